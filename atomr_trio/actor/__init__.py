@@ -1,0 +1,29 @@
+"""Actors as Trio nurseries with memory-channel mailboxes. Knows nothing of inference; imports trio and attrs."""
+
+from ._actor import Actor as Actor
+from ._actor import OverflowStrategy as OverflowStrategy
+from ._actor import Props as Props
+from ._context import Context as Context
+from ._errors import ActorError as ActorError
+from ._errors import ActorFailed as ActorFailed
+from ._errors import ActorStopped as ActorStopped
+from ._errors import AskTimeout as AskTimeout
+from ._errors import ChildEscalated as ChildEscalated
+from ._errors import MailboxFull as MailboxFull
+from ._errors import NameTaken as NameTaken
+from ._errors import SupervisorGaveUp as SupervisorGaveUp
+from ._mailbox import DeadLetter as DeadLetter
+from ._ref import ActorRef as ActorRef
+from ._reply import ReplySlot as ReplySlot
+from ._reply import Request as Request
+from ._signals import Terminated as Terminated
+from ._supervision import Directive as Directive
+from ._supervision import OneForOneStrategy as OneForOneStrategy
+from ._supervision import RestartWindow as RestartWindow
+from ._supervision import SupervisorStrategy as SupervisorStrategy
+from ._supervision import by_type as by_type
+from ._supervision import escalating as escalating
+from ._supervision import one_for_one as one_for_one
+from ._supervision import stopping as stopping
+from ._system import ActorNode as ActorNode
+from ._system import ActorSystem as ActorSystem

@@ -1,0 +1,68 @@
+"""What users write: an actor, and the recipe to build it."""
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from attrs import field, frozen, validators
+
+from ._supervision import OneForOneStrategy, SupervisorStrategy
+
+if TYPE_CHECKING:
+    from ._context import Context
+    from ._signals import Terminated
+
+M = TypeVar("M")
+
+__all__ = ["Actor", "OverflowStrategy", "Props"]
+
+
+class Actor(Generic[M]):
+    """State that only its own handler touches.
+
+    Subclasses implement ``handle``. One message is handled at a time. What a handler returns answers an ``ask``.
+    An exception out of any method but ``post_stop`` is a failure, and the parent's ``supervisor_strategy`` decides.
+    """
+
+    supervisor_strategy: SupervisorStrategy = OneForOneStrategy()
+    """How this actor supervises its children."""
+
+    async def handle(self, message: M, ctx: "Context[M]") -> Any:
+        """Handle one message."""
+        raise TypeError(f"{type(self).__name__} does not handle {type(message).__name__}")
+
+    async def pre_start(self, ctx: "Context[M]") -> None:
+        """Run before the first message of each incarnation. May spawn children and tasks."""
+
+    async def post_stop(self, ctx: "Context[M]") -> None:
+        """Run when the actor has stopped, after its children and tasks. Shielded, with the shutdown deadline."""
+
+    async def pre_restart(self, failure: Exception, ctx: "Context[M]") -> None:
+        """Run on the failed instance, after its children and tasks, before the new one. Shielded like post_stop."""
+
+    async def on_terminated(self, terminated: "Terminated", ctx: "Context[M]") -> None:
+        """A watched actor is gone."""
+
+
+class OverflowStrategy(enum.Enum):
+    """What ``tell`` does when the mailbox is full."""
+
+    FAIL = "fail"
+    DROP_NEW = "drop_new"
+
+
+@frozen(kw_only=True)
+class Props(Generic[M]):
+    """The recipe of an actor; it is called anew for each incarnation.
+
+    Args:
+        factory: returns a new instance.
+        capacity: messages the mailbox holds.
+        overflow: what ``tell`` does when it is full: raise ``MailboxFull``, or drop the message to the dead letters.
+        shutdown: seconds that the message in hand gets to finish after a stop, and again that ``post_stop`` gets.
+    """
+
+    factory: Callable[[], Actor[M]]
+    capacity: int = field(default=1024, validator=validators.ge(1))
+    overflow: OverflowStrategy = field(default=OverflowStrategy.FAIL, converter=OverflowStrategy)
+    shutdown: float = field(default=5.0, validator=validators.ge(0.0))

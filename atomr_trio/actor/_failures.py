@@ -1,0 +1,38 @@
+"""Telling failures from cancellation when trio hands them over in one group."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+__all__ = ["attempt", "leaves"]
+
+log = logging.getLogger("atomr_trio.actor")
+
+
+async def attempt(fn: Callable[..., Awaitable[T]], *args: object) -> T:
+    """Await ``fn(*args)`` and keep law 3: when cancellation comes out mixed with failures, it wins.
+
+    A user's nursery can raise one group of ``Cancelled`` and errors. The errors were raised while being torn down:
+    they are logged, and only the cancellation goes on.
+    """
+    try:
+        return await fn(*args)
+    except BaseExceptionGroup as group:
+        cancelled, failures = group.split(trio.Cancelled)
+        if cancelled is None or not isinstance(failures, Exception):
+            raise
+        log.error("failures while being cancelled", exc_info=group)
+        raise cancelled from None
+
+
+def leaves(failure: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in a group, at any depth; a lone exception is its own leaf."""
+    if isinstance(failure, BaseExceptionGroup):
+        for nested in failure.exceptions:  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+            yield from leaves(nested)  # pyright: ignore[reportUnknownArgumentType]
+    else:
+        yield failure

@@ -1,0 +1,93 @@
+"""A handle on an actor: safe to share, to keep after its death, and to compare."""
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import trio
+
+from ._errors import AskTimeout
+from ._reply import Ask, ReplySlot, Request
+
+if TYPE_CHECKING:
+    from ._cell import Cell
+
+M_contra = TypeVar("M_contra", contravariant=True)
+R = TypeVar("R")
+
+__all__ = ["ActorRef", "cell_of"]
+
+
+class ActorRef(Generic[M_contra]):
+    """Sends messages to one actor, through all its incarnations."""
+
+    __slots__ = ("_cell",)
+
+    def __init__(self, cell: "Cell[Any]") -> None:
+        self._cell = cell
+
+    @property
+    def path(self) -> str:
+        """Where the actor stands in the tree."""
+        return self._cell.path
+
+    @property
+    def is_terminated(self) -> bool:
+        """Whether the actor is gone for good."""
+        return self._cell.terminated.is_set()
+
+    def tell(self, message: M_contra) -> None:
+        """Put a message into the mailbox; never waits. To a dead actor it becomes a dead letter.
+
+        Raises:
+            MailboxFull: the mailbox is full and its policy is ``fail``.
+        """
+        self._cell.deliver(message)
+
+    async def send(self, message: M_contra) -> None:
+        """Put a message into the mailbox, waiting for room."""
+        await self._cell.deliver_when_room(message)
+
+    async def ask(self, message: Request[R], *, timeout: float) -> R:
+        """Send a message and wait for its answer.
+
+        Args:
+            message: the question; its type says the answer's.
+            timeout: seconds to wait.
+
+        Raises:
+            AskTimeout: no answer in time.
+            ActorStopped: the actor is stopped, or stopped before it answered.
+            ActorFailed: the handler raised; the exception is the cause.
+            MailboxFull: there is no room for the question.
+            Exception: whatever the callee passed to ``ctx.fail``.
+        """
+        slot = ReplySlot[R](trio.current_time() + timeout)
+        self._cell.deliver(Ask(message, slot))
+        try:
+            with trio.fail_at(slot.deadline):
+                return await slot.wait()
+        except trio.TooSlowError:
+            raise AskTimeout(self.path, timeout) from None
+        finally:
+            slot.abandon()
+
+    def stop(self, reason: str = "stopped by request") -> None:
+        """Ask the actor to stop after the message in hand, its children first. Does not wait."""
+        self._cell.stop(reason)
+
+    async def wait_terminated(self) -> None:
+        """Wait until the actor is gone for good."""
+        await self._cell.terminated.wait()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ActorRef) and other._cell is self._cell
+
+    def __hash__(self) -> int:
+        return hash(self._cell)
+
+    def __repr__(self) -> str:
+        return f"<ActorRef {self.path}>"
+
+
+def cell_of(ref: ActorRef[Any]) -> "Cell[Any]":
+    """Return the cell behind a reference, for the core's own use."""
+    return ref._cell  # pyright: ignore[reportPrivateUsage]

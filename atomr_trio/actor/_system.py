@@ -1,0 +1,119 @@
+"""The root of the tree."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import trio
+from attrs import frozen
+
+from ._actor import Actor, Props
+from ._cell import Cell
+from ._mailbox import DeadLetters
+from ._ref import ActorRef
+from ._supervision import SupervisorStrategy, escalating
+
+M = TypeVar("M")
+
+__all__ = ["ActorNode", "ActorSystem"]
+
+
+class _Guardian(Actor[Any]):
+    """Parent of the top-level actors."""
+
+    def __init__(self, strategy: SupervisorStrategy) -> None:
+        self.supervisor_strategy = strategy
+
+
+@frozen(kw_only=True)
+class ActorNode:
+    """One actor in a snapshot of the tree."""
+
+    path: str
+    state: str
+    queued: int
+    restarts: int
+    last_failure: str | None
+    children: "tuple[ActorNode, ...]"
+
+
+class ActorSystem:
+    """A tree of actors. Open one with ``async with ActorSystem.create("name") as system``."""
+
+    def __init__(self, name: str, strategy: SupervisorStrategy) -> None:
+        self.name = name
+        self.dead_letters = DeadLetters()
+        self._failure: Exception | None = None
+        self._root: Cell[Any] = Cell(self, "/", Props[Any](factory=lambda: _Guardian(strategy)), None)
+
+    @classmethod
+    @asynccontextmanager
+    async def create(
+        cls, name: str, *, supervisor_strategy: SupervisorStrategy | None = None
+    ) -> "AsyncGenerator[ActorSystem]":
+        """Open a system; leaving the block stops every actor, the youngest first, and waits for it.
+
+        Args:
+            name: for logs and the tree.
+            supervisor_strategy: how top-level actors are supervised; without one their failures escalate, which
+                ends the block.
+
+        Raises:
+            ChildEscalated: a top-level actor's failure was escalated; the failure is the cause.
+            SupervisorGaveUp: a top-level actor failed too often.
+        """
+        system = cls(name, supervisor_strategy or escalating())
+        body_failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(system._run, nursery.cancel_scope, name=name)
+            try:
+                await system._root.settled.wait()
+                yield system
+            except Exception as failure:
+                # Raised again below, outside of the nursery: callers get it naked, not in a group.
+                body_failure = failure
+            finally:
+                system.terminate()
+                with trio.CancelScope(shield=True):
+                    await system._root.terminated.wait()
+        if system._failure is not None:
+            raise system._failure
+        if body_failure is not None:
+            raise body_failure
+
+    async def _run(self, scope: trio.CancelScope) -> None:
+        await self._root.run()
+        if self._failure is not None:
+            scope.cancel(reason=f"actor system {self.name} failed")
+
+    async def actor_of(self, props: Props[M], name: str) -> ActorRef[M]:
+        """Start a top-level actor and wait until its ``pre_start`` is through.
+
+        Raises:
+            ActorFailed: its first start failed.
+            NameTaken: there is one of this name.
+        """
+        return await self._root.spawn(props, name, self._root.incarnation)
+
+    def terminate(self, reason: str = "the system terminates") -> None:
+        """Begin to stop all actors. Leaving the system's block waits for it."""
+        self._root.stop(reason)
+
+    def root_failed(self, failure: Exception) -> None:
+        """Take note that nobody above is left to decide; the system's block raises ``failure``."""
+        self._failure = failure
+
+    def tree(self) -> ActorNode:
+        """Return a snapshot of all actors."""
+        return _node(self._root)
+
+
+def _node(cell: Cell[Any]) -> ActorNode:
+    return ActorNode(
+        path=cell.path,
+        state=cell.state,
+        queued=len(cell.mailbox),
+        restarts=max(0, cell.incarnation - 1),
+        last_failure=None if cell.last_failure is None else repr(cell.last_failure),
+        children=tuple(_node(child) for child in cell.children.values()),
+    )

@@ -1,0 +1,116 @@
+"""What a client says: roles, content parts, messages, and the batch that carries one request."""
+
+import enum
+from typing import Any
+
+from attrs import field, frozen
+
+from ._errors import BadRequest
+from ._sampling import SamplingParams
+
+__all__ = [
+    "ContentPart",
+    "ExecuteBatch",
+    "ImageBase64",
+    "ImageUrl",
+    "Message",
+    "MessageContent",
+    "Role",
+    "TextPart",
+]
+
+
+class Role(enum.StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@frozen
+class TextPart:
+    """A piece of text."""
+
+    text: str
+
+
+@frozen
+class ImageBase64:
+    """An image in the message itself; ``data`` is base64."""
+
+    mime: str
+    data: str
+
+
+@frozen
+class ImageUrl:
+    """An image elsewhere."""
+
+    url: str
+
+
+ContentPart = TextPart | ImageBase64 | ImageUrl
+MessageContent = str | tuple[ContentPart, ...]
+
+
+@frozen
+class Message:
+    """One turn of a conversation."""
+
+    role: Role = field(converter=Role)
+    content: MessageContent
+
+    @property
+    def text(self) -> str:
+        """The text of the message: the plain string, or its text parts joined.
+
+        Raises:
+            BadRequest: a part is not text.
+        """
+        if isinstance(self.content, str):
+            return self.content
+        texts: list[str] = []
+        for part in self.content:
+            if not isinstance(part, TextPart):
+                raise BadRequest("only text content is supported by this model", param="messages")
+            texts.append(part.text)
+        return "".join(texts)
+
+
+@frozen(kw_only=True)
+class ExecuteBatch:
+    """One request, as runners see it. (The name is the seed's; a batch holds one request.)
+
+    Args:
+        request_id: unique among the requests in flight.
+        model: the deployment's name.
+        messages: the conversation, or empty for a plain completion.
+        prompt: the text, or the token ids, of a plain completion.
+        sampling: how to draw tokens and when to stop.
+        stream: the client reads as tokens come. Runners may ignore it.
+        estimated_tokens: a guess for limiters; never below 1.
+        prompt_ids: the prompt as token ids, filled in by the deployment's codec before the request is routed.
+        generated: token ids that were already sent to the client. A resumable runner continues after them.
+        metadata: trace ids and the like; opaque to runners.
+    """
+
+    request_id: str
+    model: str
+    messages: tuple[Message, ...] = field(default=(), converter=tuple)
+    prompt: str | tuple[int, ...] | None = None
+    sampling: SamplingParams = field(factory=SamplingParams)
+    stream: bool = False
+    estimated_tokens: int = field(default=1, converter=lambda value: max(1, int(value)))
+    prompt_ids: tuple[int, ...] | None = None
+    generated: tuple[int, ...] = ()
+    metadata: dict[str, Any] = field(factory=dict[str, Any], eq=False)
+
+    @property
+    def last_user_text(self) -> str:
+        """The text of the last user message, or the prompt of a plain completion; empty if there is neither."""
+        for message in reversed(self.messages):
+            if message.role is Role.USER:
+                return message.text
+        return self.prompt if isinstance(self.prompt, str) else ""

@@ -1,0 +1,101 @@
+"""The interface that every runtime implements: a custom runner is one method."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import ClassVar, Protocol, Self
+
+from ._deployment import Deployment, RuntimeKind, TransportKind
+from ._messages import ExecuteBatch
+from ._output import TokenChunk
+
+__all__ = ["ChunkSink", "ModelRunner", "PromptCodec"]
+
+
+class ChunkSink(Protocol):
+    """Where a runner puts its answer."""
+
+    async def send(self, chunk: TokenChunk, /) -> None:
+        """Hand over one chunk; waits while the reader is more than 64 chunks behind."""
+        ...
+
+    def push(self, chunk: TokenChunk, /) -> None:
+        """Hand over one chunk without waiting.
+
+        For runners that must never be held by a slow reader: pending text is merged. What they push is bounded by
+        the request's own ``max_tokens``.
+        """
+        ...
+
+
+class PromptCodec(Protocol):
+    """The text side of a model: what the gateway needs to refuse a bad request before any actor sees it."""
+
+    @property
+    def max_model_len(self) -> int:
+        """The model's context, in tokens."""
+        ...
+
+    def prepare(self, batch: ExecuteBatch, /) -> ExecuteBatch:
+        """Return the batch with ``prompt_ids`` filled in and ``sampling.max_tokens`` settled. Pure; may take ms.
+
+        Raises:
+            BadRequest: the messages do not fit the model's template, or a token id is out of range.
+            ContextLengthExceeded: the prompt does not fit the context.
+        """
+        ...
+
+
+class ModelRunner(ABC):
+    """Runs requests. One instance serves one replica, through all restarts of its context.
+
+    ``execute`` is called concurrently; the engine core bounds how often.
+    """
+
+    resumable: ClassVar[bool] = False
+    """True when a request can be continued from ``batch.generated``."""
+
+    @classmethod
+    def from_deployment(cls, deployment: Deployment, /) -> Self:
+        """Build the runner for a deployment. Runs in a worker thread: may read files, must not need Trio.
+
+        Raises:
+            ModelLoadError: the deployment can never be served.
+        """
+        return cls()
+
+    @abstractmethod
+    async def execute(self, batch: ExecuteBatch, out: ChunkSink, /) -> None:
+        """Answer one request.
+
+        Returning ends it with finish reason ``stop`` (unless a chunk said otherwise); raising ends it with that
+        error; being cancelled means that the client left.
+        """
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[None]:
+        """Hold open what requests need (a process, a client): entered in each incarnation of the context.
+
+        An exception out of it fails the context: ``CudaContextPoisoned`` restarts it, ``Unrecoverable``
+        gives up. It is left before the next incarnation enters it.
+        """
+        yield
+
+    @property
+    def codec(self) -> PromptCodec | None:
+        """The text side of the model, if it is known here."""
+        return None
+
+    @property
+    def runtime_kind(self) -> RuntimeKind:
+        """The name of this kind of runner."""
+        return type(self).__name__.removesuffix("Runner").lower() or "custom"
+
+    @property
+    def transport_kind(self) -> TransportKind:
+        """Where the work happens."""
+        return TransportKind.UNKNOWN
+
+    def estimate_cost_usd(self, batch: ExecuteBatch, /) -> float:
+        """What this request may cost at most, in USD."""
+        return 0.0

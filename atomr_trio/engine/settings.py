@@ -1,0 +1,57 @@
+"""How an engine is set up: values that travel to the device process."""
+
+from typing import Literal
+
+import msgspec
+
+__all__ = ["EngineSettings"]
+
+
+class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What to load and the limits to run it with. Lengths and budgets are in tokens.
+
+    Args:
+        model: path of the model's file; not used by ``dummy``.
+        load_format: ``gguf``, or ``dummy`` for a tiny model with random weights (tests, protocol work).
+        dtype: ``auto`` is float32 on a CPU and bfloat16 on a GPU.
+        max_num_seqs: sequences that decode at once.
+        max_model_len: prompt plus answer; ``None``: what the model was trained for. Never more than ``kv_tokens``.
+        kv_tokens: size of the page pool; ``None``: two contexts or 16,384, as far as memory allows.
+        page_size: tokens a page of the pool.
+        prefill_chunk: most prompt tokens in a step.
+        prefill_chunk_busy: the same while other sequences decode: what bounds the gap in their streams.
+        max_waiting: requests that may wait for a place; the next one is refused.
+        cache_dir: folder of the persistent compilation cache; ``None``: no cache. Its content is trusted code.
+        seed: of the random weights of ``dummy``.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    model: str = ""
+    load_format: Literal["gguf", "dummy"] = "gguf"
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    max_num_seqs: int = 32
+    max_model_len: int | None = None
+    kv_tokens: int | None = None
+    page_size: int = 16
+    prefill_chunk: int = 256
+    prefill_chunk_busy: int = 64
+    max_waiting: int = 1024
+    cache_dir: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.load_format == "gguf" and not self.model:
+            raise ValueError("model: a path is needed")
+        for name in ("max_num_seqs", "page_size", "prefill_chunk", "prefill_chunk_busy", "max_waiting"):
+            _check_positive(name, getattr(self, name))
+        for name in ("max_model_len", "kv_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise ValueError(f"{name} must be at least 2, got {value}")
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")

@@ -1,0 +1,152 @@
+"""What wraps the whole HTTP application: request ids, the access line, whole request bodies, and no bare failure.
+
+An answer that is sent before the request's body has arrived wedges the connection for its next request. So the guard
+holds an early answer back until the body is in; if it is too large or too slow, the answer says that it closes the
+connection, and the driver does so.
+"""
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import trio
+from attrs import define, field
+from hypercorn.typing import (
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    Scope,
+)
+
+from .errors import error_reply
+from .logs import Log
+from .settings import GatewaySettings
+
+__all__ = ["Guard", "request_id_of"]
+
+REQUEST_ID = "atomr_trio.request_id"
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+# These answers are themselves the verdict that waiting for the body is no use.
+_BODY_IS_HOPELESS = frozenset({408, 413})
+_CLIENT_LEFT = 499
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id under which this request is logged and answered."""
+    return cast("dict[str, Any]", scope)[REQUEST_ID]
+
+
+@define
+class Guard:
+    """An ASGI application around another one.
+
+    Args:
+        app: the application; its HTTP handlers read the request's body while they work.
+        settings: limits.
+        log: where the access lines and the application's failures go.
+    """
+
+    _app: ASGIFramework
+    _settings: GatewaySettings
+    _log: Log
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] == "websocket":
+            # No route speaks it. Hypercorn answers the handshake with 403.
+            await send({"type": "websocket.close", "code": 1000, "reason": None})
+        elif scope["type"] == "http":
+            exchange = _Exchange(self._settings, self._log, cast("dict[str, Any]", scope), receive, send)
+            await exchange.run(self._app)
+        else:
+            await self._app(scope, receive, send)
+
+
+@define
+class _Exchange:
+    """One request and its response."""
+
+    _settings: GatewaySettings
+    _log: Log
+    _scope: dict[str, Any]
+    _receive: Callable[[], Awaitable[ASGIReceiveEvent]]
+    _send: Callable[[ASGISendEvent], Awaitable[None]]
+    _status: int = 0
+    _received: int = 0
+    _whole: bool = False
+    # The body is whole, or it is clear that we do not want the rest of it.
+    _settled: trio.Event = field(factory=trio.Event)
+
+    async def run(self, app: ASGIFramework) -> None:
+        began = trio.current_time()
+        self._scope[REQUEST_ID] = _choose_id(self._scope["headers"])
+        try:
+            await app(cast("Scope", self._scope), self.receive, self.send)
+        except* Exception as errors:
+            self._log.error("request failed", request_id=self._scope[REQUEST_ID], exc_info=errors)
+            await self._apologise(errors)
+        finally:
+            self._write_access_line(began)
+
+    async def receive(self) -> ASGIReceiveEvent:
+        event = await self._receive()
+        if event["type"] == "http.request":
+            self._received += len(event.get("body", b""))
+            self._whole = not event.get("more_body", False)
+            if self._whole or self._received > self._settings.max_body_bytes:
+                self._settled.set()
+        else:
+            self._settled.set()
+        return event
+
+    async def send(self, event: ASGISendEvent) -> None:
+        if event["type"] == "http.response.start":
+            status = int(event["status"])
+            await self._wait_for_the_body(status)
+            event["headers"] = self._headers(event.get("headers", []))
+            self._status = status
+        await self._send(event)
+
+    async def _wait_for_the_body(self, status: int) -> None:
+        if not self._whole and status not in _BODY_IS_HOPELESS:
+            with trio.move_on_after(self._settings.drain_timeout):
+                await self._settled.wait()
+
+    def _headers(self, given: Any) -> list[tuple[bytes, bytes]]:
+        headers = [(name, value) for name, value in given if name.lower() != b"x-request-id"]
+        headers.append((b"x-request-id", self._scope[REQUEST_ID].encode("ascii")))
+        # HTTP/2 forbids the header and needs it not: its streams do not block each other.
+        if not self._whole and self._scope["http_version"] < "2":
+            headers.append((b"connection", b"close"))
+        return headers
+
+    async def _apologise(self, errors: BaseException) -> None:
+        # After the headers there is nothing left to say; Hypercorn then closes the connection without a proper end,
+        # which is how a client knows that the answer is not whole.
+        if self._status:
+            return
+        reply = error_reply(errors, self._scope[REQUEST_ID])
+        headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in reply.headers]
+        await self.send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": reply.body, "more_body": False})
+
+    def _write_access_line(self, began: float) -> None:
+        if self._settings.access_log:
+            self._log.info(
+                "request",
+                method=self._scope["method"],
+                path=self._scope["path"],
+                status=self._status or _CLIENT_LEFT,
+                ms=round((trio.current_time() - began) * 1000, 1),
+                request_id=self._scope[REQUEST_ID],
+            )
+
+
+def _choose_id(headers: Any) -> str:
+    for name, value in headers:
+        if name.lower() == b"x-request-id" and _SANE_ID.fullmatch(value):
+            return value.decode("ascii")
+    return f"req-{uuid.uuid4().hex}"

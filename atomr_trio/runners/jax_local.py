@@ -1,0 +1,319 @@
+"""The local runner: a model in JAX, in a device process of its own."""
+
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Literal, Self
+
+import msgspec
+import trio
+from attrs import define, field
+
+from atomr_trio.catalog import cache_dir, default_catalog, ensure_model
+from atomr_trio.core import (
+    Backpressure,
+    BadRequest,
+    ChunkSink,
+    ContextLengthExceeded,
+    CudaContextPoisoned,
+    Deployment,
+    ExecuteBatch,
+    FinishReason,
+    InferenceError,
+    Internal,
+    ModelLoadError,
+    ModelRunner,
+    RuntimeKind,
+    SamplingParams,
+    TokenChunk,
+    TokenUsage,
+    TransportKind,
+    Unsupported,
+)
+from atomr_trio.engine import frames
+from atomr_trio.engine.settings import EngineSettings
+from atomr_trio.text import OutputDecoder, TextCodec
+
+from ._link import DeviceLink, Pulse, open_device
+
+__all__ = ["JaxConfig", "JaxLocalRunner"]
+
+
+class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a deployment may say in ``runtime_config``.
+
+    Args:
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``int8``.
+        max_model_len: prompt plus answer, in tokens; at most the model's own.
+        kv_tokens: size of the KV pool, in tokens.
+        compile_cache: keep compiled programs on disk, so that the next start is faster.
+        load_timeout: seconds without progress after which loading has failed.
+        silence_timeout: seconds of silence after which the device process is lost.
+        step_timeout: seconds after which a step hangs.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    max_model_len: int | None = None
+    kv_tokens: int | None = None
+    compile_cache: bool = True
+    load_timeout: float = 600.0
+    silence_timeout: float = 30.0
+    step_timeout: float = 60.0
+
+
+@define(eq=False)
+class _Sequence:
+    """One request in the device process: turns its tokens into chunks, inline with the reader."""
+
+    out: ChunkSink
+    decoder: OutputDecoder
+    prompt_tokens: int
+    wants_logprobs: bool
+    ended_by_engine: bool = False
+    error: InferenceError | None = None
+    done: trio.Event = field(factory=trio.Event)
+
+    def take(self, output: frames.SequenceOutput) -> None:
+        before = self.decoder.tokens
+        text, stopped = self.decoder.push(output.token_ids)
+        if output.finish_reason is not None and not stopped:
+            text += self.decoder.finish()
+        # A stop string may be complete before the last of these tokens: the rest was never said.
+        taken = self.decoder.tokens - before
+        finish = FinishReason.STOP if stopped else output.finish_reason
+        self.ended_by_engine = output.finish_reason is not None
+        self.out.push(
+            TokenChunk(
+                text_delta=text,
+                token_ids=tuple(output.token_ids[:taken]),
+                logprobs=tuple(output.logprobs[:taken]) if self.wants_logprobs and output.logprobs else (),
+                usage=None if finish is None else self._usage(output),
+                finish_reason=finish,
+            )
+        )
+        if finish is not None:
+            self.done.set()
+
+    def fail(self, error: InferenceError) -> None:
+        self.error = error
+        self.done.set()
+
+    def _usage(self, output: frames.SequenceOutput) -> TokenUsage:
+        return TokenUsage(self.prompt_tokens, self.decoder.tokens, cached_tokens=output.cached_tokens)
+
+
+class JaxLocalRunner(ModelRunner):
+    """Runs a model file in a spawned device process with continuous batching.
+
+    Args:
+        codec: the model's text side.
+        settings: what the device process loads.
+        config: timeouts.
+    """
+
+    def __init__(self, codec: TextCodec, settings: EngineSettings, config: JaxConfig) -> None:
+        self._codec = codec
+        self._settings = settings
+        self._config = config
+        self._link: DeviceLink | None = None
+        self._open: dict[int, _Sequence] = {}
+        self._next_id = 0
+        self._ready = trio.Event()
+        self._progress = trio.Event()
+        self.device: frames.Ready | None = None
+        self.last_step: frames.Step | None = None
+
+    @classmethod
+    def from_deployment(cls, deployment: Deployment, /) -> Self:
+        """Find the model's file and read its tokenizer.
+
+        Raises:
+            ModelLoadError: the configuration is wrong, or the file is missing or not a model that can be served.
+        """
+        try:
+            config = msgspec.convert(deployment.runtime_config, JaxConfig)
+            path = ensure_model(default_catalog(), deployment.model)
+            settings = _settings(path, config, deployment.serving.max_concurrent)
+        except (msgspec.ValidationError, ValueError) as error:
+            raise ModelLoadError(f"runtime_config of `{deployment.name}`: {error}") from error
+        return cls(TextCodec.from_gguf(path, config.max_model_len), settings, config)
+
+    @property
+    def runtime_kind(self) -> RuntimeKind:
+        """``jax``."""
+        return "jax"
+
+    @property
+    def transport_kind(self) -> TransportKind:
+        """On this machine."""
+        return TransportKind.LOCAL_GPU
+
+    @property
+    def codec(self) -> TextCodec:
+        """The model's text side."""
+        return self._codec
+
+    @property
+    def device_pid(self) -> int | None:
+        """The process id of the device process, while there is one."""
+        return None if self._link is None else self._link.process.pid
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[None]:
+        """Hold a device process open.
+
+        Raises:
+            CudaContextPoisoned: it ended, hangs, or sent garbage.
+            ModelLoadError: it cannot load the model.
+        """
+        self._ready, self._open = trio.Event(), {}
+        pulse = Pulse(self._config.silence_timeout, self._config.step_timeout)
+        failures: list[InferenceError] = []
+        configure = frames.Configure(self._settings)
+        async with open_device(configure, pulse) as self._link, trio.open_nursery() as nursery:
+
+            def fail(failure: InferenceError) -> None:
+                # The first failure is the cause. Raised in a group it would hide from the supervisor's decider.
+                failures.append(failure)
+                nursery.cancel_scope.cancel(reason=str(failure))
+
+            nursery.start_soon(_guard, fail, self._link.write)
+            nursery.start_soon(_guard, fail, self._link.watch)
+            nursery.start_soon(_guard, fail, partial(self._link.read, self._on_frame))
+            await _guard(fail, self._wait_ready)
+            await trio.lowlevel.checkpoint()  # is cancelled if loading failed
+            yield
+            nursery.cancel_scope.cancel(reason="the session is over")
+        self._link = None
+        if failures:
+            raise failures[0]
+
+    async def execute(self, batch: ExecuteBatch, out: ChunkSink, /) -> None:
+        """Run one request in the device process; the tokens arrive through the session's reader.
+
+        Raises:
+            BadRequest: the device process refused the request.
+            ContextLengthExceeded: the prompt does not fit the context.
+            Unsupported: a sampling parameter is not supported yet.
+        """
+        link = self._link
+        if link is None:
+            raise CudaContextPoisoned("there is no device process")
+        prepared = batch if batch.prompt_ids is not None else self._codec.prepare(batch)
+        sequence_id, self._next_id = self._next_id, self._next_id + 1
+        request = _request(sequence_id, prepared, self._codec)
+        sequence = _Sequence(
+            out,
+            self._codec.output_decoder(prepared.sampling),
+            prompt_tokens=len(request.prompt_ids),
+            wants_logprobs=request.logprobs,
+        )
+        self._open[sequence_id] = sequence
+        link.post(frames.Add([request]))
+        try:
+            await sequence.done.wait()
+        finally:
+            del self._open[sequence_id]
+            if not sequence.ended_by_engine:
+                link.post(frames.Abort([sequence_id]))
+        if sequence.error is not None:
+            raise sequence.error
+
+    async def _wait_ready(self) -> None:
+        while not self._ready.is_set():
+            self._progress = trio.Event()
+            with trio.move_on_after(self._config.load_timeout) as stalled:
+                await self._progress.wait()
+            if stalled.cancelled_caught:
+                raise CudaContextPoisoned(f"loading made no progress for {self._config.load_timeout:g}s")
+
+    def _on_frame(self, frame: frames.ChildFrame) -> None:
+        match frame:
+            case frames.Step():
+                self.last_step = frame
+                for output in frame.outputs:
+                    self._deliver(output)
+            case frames.Rejected():
+                self._reject(frame)
+            case frames.Progress():
+                self._progress.set()
+            case frames.Ready():
+                self.device = frame
+                self._ready.set()
+                self._progress.set()
+            case _:
+                return
+
+    def _deliver(self, output: frames.SequenceOutput) -> None:
+        # Absent when it was aborted while this frame was on its way.
+        sequence = self._open.get(output.id)
+        if sequence is None:
+            return
+        try:
+            sequence.take(output)
+        except InferenceError as failure:
+            sequence.fail(failure)
+
+    def _reject(self, frame: frames.Rejected) -> None:
+        sequence = self._open.get(frame.id)
+        if sequence is not None:
+            sequence.ended_by_engine = True
+            sequence.fail(_rejection(frame, sequence, self.device))
+
+
+async def _guard(fail: Callable[[InferenceError], None], fn: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await fn()
+    except InferenceError as failure:
+        fail(failure)
+
+
+def _settings(path: Path, config: JaxConfig, max_num_seqs: int) -> EngineSettings:
+    return EngineSettings(
+        model=str(path),
+        dtype=config.dtype,
+        max_num_seqs=max_num_seqs,
+        max_model_len=config.max_model_len,
+        kv_tokens=config.kv_tokens,
+        cache_dir=str(cache_dir() / "compiled") if config.compile_cache else None,
+    )
+
+
+def _request(sequence_id: int, batch: ExecuteBatch, codec: TextCodec) -> frames.SequenceRequest:
+    sampling = batch.sampling
+    _check_supported(sampling)
+    return frames.SequenceRequest(
+        id=sequence_id,
+        prompt_ids=list(batch.prompt_ids or ()),
+        generated=list(batch.generated),
+        max_tokens=sampling.max_tokens or 1,
+        temperature=1.0 if sampling.temperature is None else sampling.temperature,
+        top_k=max(0, sampling.top_k or 0),
+        top_p=1.0 if sampling.top_p is None else sampling.top_p,
+        min_p=sampling.min_p or 0.0,
+        seed=random.getrandbits(32) if sampling.seed is None else sampling.seed & 0xFFFFFFFF,
+        eos_ids=sorted(codec.tokenizer.eos_ids),
+        stop_ids=list(sampling.stop_token_ids),
+        ignore_eos=sampling.ignore_eos,
+        min_tokens=sampling.min_tokens,
+        logprobs=sampling.logprobs,
+        prompt_logprobs=sampling.prompt_logprobs,
+    )
+
+
+def _check_supported(sampling: SamplingParams) -> None:
+    for name in ("presence_penalty", "frequency_penalty"):
+        if getattr(sampling, name):
+            raise Unsupported(name, "jax")
+
+
+def _rejection(frame: frames.Rejected, sequence: _Sequence, device: frames.Ready | None) -> InferenceError:
+    if frame.kind == ContextLengthExceeded.kind and device is not None:
+        return ContextLengthExceeded(sequence.prompt_tokens + 1, device.max_model_len)
+    if frame.kind == BadRequest.kind:
+        return BadRequest(frame.message)
+    if frame.kind == Backpressure.kind:
+        return Backpressure(frame.message)
+    return Internal(frame.message)

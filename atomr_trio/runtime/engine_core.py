@@ -1,0 +1,124 @@
+"""One replica: admission, queue, load, and the requests in flight."""
+
+from typing import Any
+
+from atomr_trio.actor import Actor, ActorRef, Context, Props, escalating
+from atomr_trio.core import Backpressure, Deployment, DeploymentUnavailable, ModelRunner
+
+from .admission import Admission
+from .messages import (
+    Add,
+    CoordinatorMsg,
+    DeploymentMsg,
+    Deregister,
+    Drain,
+    EngineMsg,
+    EngineStateChanged,
+    Execute,
+    GetLoad,
+    Register,
+    ReportLoad,
+    RouteTarget,
+    WorkerMsg,
+    WorkerStateChanged,
+)
+from .worker import WorkerActor
+
+__all__ = ["EngineCoreActor"]
+
+
+class EngineCoreActor(Actor[EngineMsg]):
+    """Admits requests up to ``max_concurrent``, queues up to ``queue_capacity``, refuses beyond.
+
+    A slot is held until the request's stream has ended. What its worker cannot handle ends this replica; the
+    deployment manager decides what follows.
+    """
+
+    supervisor_strategy = escalating()
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        runner: ModelRunner,
+        coordinator: ActorRef[CoordinatorMsg],
+        manager: ActorRef[DeploymentMsg],
+    ) -> None:
+        self._deployment = deployment
+        self._runner = runner
+        self._coordinator = coordinator
+        self._manager = manager
+        self._admission = Admission[Add](deployment.serving)
+        self._outputs: dict[str, Add] = {}
+        self._worker: ActorRef[WorkerMsg] | None = None
+        self._registered = False
+        self._draining = False
+
+    async def pre_start(self, ctx: Context[EngineMsg]) -> None:
+        """Start the worker; it reports when its context is ready."""
+        props = Props[WorkerMsg](factory=lambda: WorkerActor(self._deployment.name, self._runner, ctx.self_ref))
+        self._worker = await ctx.spawn(props, "worker")
+
+    async def handle(self, message: EngineMsg, ctx: Context[EngineMsg]) -> Any:
+        """Admit, report, drain."""
+        match message:
+            case Add():
+                self._add(message, ctx)
+            case GetLoad():
+                return self._admission.load
+            case WorkerStateChanged(ready):
+                self._worker_state(ready, ctx)
+            case Drain():
+                self._draining = True
+                self._coordinator.tell(Deregister(self._deployment.name, ctx.path))
+                self._stop_if_drained(ctx)
+        return None
+
+    async def post_stop(self, ctx: Context[EngineMsg]) -> None:
+        """Fail what still waits; what ran was failed by the worker."""
+        gone = DeploymentUnavailable(self._deployment.name, "the replica has stopped", 1.0)
+        for add in self._outputs.values():
+            add.output.fail(gone)
+
+    def _add(self, add: Add, ctx: Context[EngineMsg]) -> None:
+        key = add.output.request_id
+        try:
+            if self._draining:
+                raise Backpressure("the replica is draining")
+            starts = self._admission.admit(key, add)
+        except Backpressure as refusal:
+            ctx.fail(refusal)
+            return
+        self._outputs[key] = add
+        # One task per request holds its place until the stream has ended, whoever ended it: a message could be
+        # late or lost, and the slot with it.
+        ctx.spawn_task(self._hold, key, add, ctx, name=key)
+        if starts:
+            self._start(add)
+        self._report(ctx)
+
+    async def _hold(self, key: str, add: Add, ctx: Context[EngineMsg]) -> None:
+        await add.output.wait_ended()
+        self._outputs.pop(key, None)
+        for following in self._admission.release(key):
+            self._start(following)
+        self._report(ctx)
+        self._stop_if_drained(ctx)
+
+    def _start(self, add: Add) -> None:
+        add.output.mark_started()
+        if self._worker is not None:
+            self._worker.tell(Execute(add.batch, add.output))
+
+    def _worker_state(self, ready: bool, ctx: Context[EngineMsg]) -> None:
+        # Registered with the first readiness and kept through restarts: requests wait in the mailbox meanwhile.
+        if ready and not self._registered:
+            self._registered = True
+            self._coordinator.tell(Register(self._deployment.name, RouteTarget(ctx.self_ref, self._admission.load)))
+        self._manager.tell(EngineStateChanged(self._deployment.name, ctx.path, ready))
+
+    def _report(self, ctx: Context[EngineMsg]) -> None:
+        self._coordinator.tell(ReportLoad(self._deployment.name, ctx.path, self._admission.load))
+
+    def _stop_if_drained(self, ctx: Context[EngineMsg]) -> None:
+        if self._draining and not self._outputs:
+            ctx.stop("drained")
