@@ -38,8 +38,8 @@ from .core import Serving as Serving
 from .core import TextPart as TextPart
 from .core import Timeout as Timeout
 from .core import TokenChunk as TokenChunk
-from .core import TokenUsage as TokenUsage
 from .core import Tokens as Tokens
+from .core import TokenUsage as TokenUsage
 from .core import TransportKind as TransportKind
 from .core import Unauthorized as Unauthorized
 from .core import Unrecoverable as Unrecoverable

@@ -12,6 +12,7 @@ from ._errors import ChildEscalated as ChildEscalated
 from ._errors import MailboxFull as MailboxFull
 from ._errors import NameTaken as NameTaken
 from ._errors import SupervisorGaveUp as SupervisorGaveUp
+from ._failures import leaves as leaves
 from ._mailbox import DeadLetter as DeadLetter
 from ._ref import ActorRef as ActorRef
 from ._reply import ReplySlot as ReplySlot

@@ -139,7 +139,8 @@ def classify_pip_failure(what: str, output: str, status: int, folder: Path) -> D
     if _OFFLINE.search(output):
         return DownloadFailed(what, reason, "The package index cannot be reached: check the network and PIP_INDEX_URL.")
     if _NOT_THERE.search(output):
-        hint = "The package index in use does not have it: check PIP_INDEX_URL, or give the path of a model file."
+        # With retries off, pip says the same of an index that it cannot reach.
+        hint = "The package index in use does not have it: check the network and PIP_INDEX_URL."
         return DownloadFailed(what, reason, hint)
     return DownloadFailed(what, reason)
 

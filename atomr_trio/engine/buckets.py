@@ -6,36 +6,38 @@ ready, a ladder of longer contexts right after, and the rest when they are first
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from typing import Literal
 
 from attrs import field, frozen
 
-__all__ = ["Buckets", "ProgramKey", "best_cover", "powers_of_two"]
+__all__ = ["Buckets", "Kind", "ProgramKey", "best_cover", "powers_of_two"]
 
 _FIRST_PAGES = 16
-_PAGES_STEP = 4
+
+Kind = Literal["decode", "prefill", "sample", "scored"]
 
 
 @frozen(order=True)
 class ProgramKey:
-    """The shape of a step program.
+    """The shape of a program.
 
     Args:
+        kind: ``decode`` (one token a row), ``prefill`` (a chunk of one prompt), ``scored`` (the same, and the log
+            probability of each of its next tokens), or ``sample`` (draws from what the others computed).
         rows: sequences, ``B``.
-        chunk: tokens a row, ``C``; 1 is decoding.
+        chunk: tokens a row, ``C``.
         pages: width of the page table, ``W``.
-        scored: also return the log probability of each of the chunk's next tokens.
     """
 
+    kind: Kind
     rows: int
-    chunk: int
-    pages: int
-    scored: bool = False
+    chunk: int = 1
+    pages: int = 0
 
     def covers(self, wanted: "ProgramKey") -> bool:
-        """A step of shape ``wanted`` can run in this program, padded. Decodes and chunks stay apart."""
-        same_kind = (self.chunk == 1, self.scored) == (wanted.chunk == 1, wanted.scored)
+        """A step of shape ``wanted`` can run in this program, padded."""
         sizes = self.rows >= wanted.rows and self.chunk >= wanted.chunk and self.pages >= wanted.pages
-        return same_kind and sizes
+        return self.kind == wanted.kind and sizes
 
     @property
     def cost(self) -> int:
@@ -80,35 +82,47 @@ class Buckets:
         """Return powers of two up to the limits."""
         return cls(
             powers_of_two(1, max_num_seqs),
-            powers_of_two(min(16, max_chunk), max_chunk) if max_chunk > 1 else (2,),
+            powers_of_two(min(16, max_chunk), max_chunk),
             powers_of_two(min(_FIRST_PAGES, max_pages), max_pages),
         )
 
     def decode(self, rows: int, pages: int) -> ProgramKey:
         """Return the shape for this many decoding sequences, the longest of them of this many pages."""
-        return ProgramKey(_round_up(self.rows, rows), 1, _round_up(self.pages, pages))
+        return ProgramKey("decode", _round_up(self.rows, rows), 1, _round_up(self.pages, pages))
 
     def chunk(self, tokens: int, pages: int, *, scored: bool) -> ProgramKey:
         """Return the shape for a chunk of one prompt that ends in this page."""
-        return ProgramKey(1, _round_up(self.chunks, tokens), _round_up(self.pages, pages), scored)
+        kind: Kind = "scored" if scored else "prefill"
+        return ProgramKey(kind, 1, _round_up(self.chunks, tokens), _round_up(self.pages, pages))
+
+    def sample(self, rows: int) -> ProgramKey:
+        """Return the shape that draws for this many rows."""
+        return ProgramKey("sample", _round_up(self.rows, rows))
 
     def at_start(self, chunks: Iterable[int]) -> list[ProgramKey]:
         """Return what is compiled before the first request: short contexts, for any batch and these chunks."""
-        return self._rung(self.pages[0], sorted({_round_up(self.chunks, size) for size in chunks}))
+        return [*self._rung(self.pages[0], chunks), *(ProgramKey("sample", n) for n in self._main_rows)]
 
     def ladder(self, chunks: Iterable[int]) -> list[ProgramKey]:
         """Return what is compiled next: the same for longer and longer contexts, up to the longest."""
-        sizes = sorted({_round_up(self.chunks, size) for size in chunks})
-        rungs = {*self.pages[:: _PAGES_STEP // 2], self.pages[-1]} - {self.pages[0]}
-        return [key for pages in sorted(rungs) for key in self._rung(pages, sizes)]
+        sizes = list(chunks)
+        rungs = sorted({*self.pages[::2], self.pages[-1]} - {self.pages[0]})
+        return [key for pages in rungs for key in self._rung(pages, sizes)]
 
     def everything(self) -> list[ProgramKey]:
         """Return all shapes but the scored ones."""
-        return [key for pages in self.pages for key in self._all_at(pages)]
+        steps = [key for pages in self.pages for key in self._all_at(pages)]
+        return [*steps, *(ProgramKey("sample", n) for n in self.rows)]
 
-    def _rung(self, pages: int, chunks: list[int]) -> list[ProgramKey]:
-        rows = sorted({1, _round_up(self.rows, min(8, self.rows[-1])), self.rows[-1]})
-        return [ProgramKey(n, 1, pages) for n in rows] + [ProgramKey(1, n, pages) for n in chunks]
+    @property
+    def _main_rows(self) -> list[int]:
+        return sorted({1, _round_up(self.rows, min(8, self.rows[-1])), self.rows[-1]})
+
+    def _rung(self, pages: int, chunks: Iterable[int]) -> list[ProgramKey]:
+        sizes = sorted({_round_up(self.chunks, size) for size in chunks})
+        decodes = [ProgramKey("decode", n, 1, pages) for n in self._main_rows]
+        return decodes + [ProgramKey("prefill", 1, n, pages) for n in sizes]
 
     def _all_at(self, pages: int) -> list[ProgramKey]:
-        return [ProgramKey(n, 1, pages) for n in self.rows] + [ProgramKey(1, n, pages) for n in self.chunks]
+        decodes = [ProgramKey("decode", n, 1, pages) for n in self.rows]
+        return decodes + [ProgramKey("prefill", 1, n, pages) for n in self.chunks]

@@ -10,9 +10,9 @@ from attrs import define, field, frozen
 
 from .blocks import pages_for
 from .buckets import Buckets, ProgramKey
+from .compile_cache import CompileCache
 from .model import KV
-from .packing import pack_rows
-from .programs import Programs
+from .packing import Ints, Row, pack_draws, pack_steps
 from .scheduler import Chunk, StepPlan
 from .sequence import Sequence
 from .weights import Params
@@ -30,14 +30,23 @@ class Drawn:
         scores: log probability of tokens ``start + 1 …`` of the chunk's sequence, if it was scored.
     """
 
-    tokens: dict[int, int]
-    logprobs: dict[int, float]
-    scores: list[float]
+    tokens: dict[int, int] = field(factory=dict[int, int])
+    logprobs: dict[int, float] = field(factory=dict[int, float])
+    scores: list[float] = field(factory=list[float])
 
     @property
     def broken(self) -> list[int]:
         """Requests whose model output was not a number."""
         return [number for number, logprob in self.logprobs.items() if math.isnan(logprob)]
+
+
+@frozen
+class _Started:
+    """A program that was dispatched: whose tokens are drawn, and the arrays to wait for."""
+
+    rows: list[Row]
+    drawn: jax.Array | None
+    scores: jax.Array
 
 
 @define
@@ -53,7 +62,7 @@ class StepExecutor:
     """
 
     _params: Params
-    _programs: Programs
+    _programs: CompileCache
     _buckets: Buckets
     _page_size: int
     _new_kv: Callable[[], KV]
@@ -82,44 +91,43 @@ class StepExecutor:
         Raises:
             Exception: whatever the device or the compiler raises; see ``classify_device_error``.
         """
-        # Both programs are dispatched before either is waited for.
-        chunk = self._start_chunk(plan.chunk, score=score) if plan.chunk else None
-        decodes = self._start_decodes(plan.decodes) if plan.decodes else None
-        results: list[Ints] = []
-        if decodes is not None:
-            results.append(np.asarray(decodes)[: len(plan.decodes), :2])
-        scores: list[float] = []
+        # Everything is dispatched before anything is waited for.
+        started = [self._start_decodes(plan.decodes)] if plan.decodes else []
         if plan.chunk is not None:
-            row = np.asarray(chunk)
-            scores = _floats(row[0, 2:])[: plan.chunk.length]
-            results.append(row[: plan.chunk.completes, :2])
-        return _drawn(plan.drawing, np.concatenate(results), scores)
-
-    def _start_chunk(self, chunk: Chunk, *, score: bool) -> jax.Array:
-        pages = pages_for(chunk.start + chunk.length, self._page_size)
-        wanted = self._buckets.chunk(chunk.length, pages, scored=score)
-        return self._start(wanted, [(chunk.sequence, chunk.start, chunk.length)])
-
-    def _start_decodes(self, decodes: tuple[Sequence, ...]) -> jax.Array:
-        pages = max(len(sequence.pages) for sequence in decodes)
-        work = [(sequence, len(sequence.tokens) - 1, 1) for sequence in decodes]
-        return self._start(self._buckets.decode(len(decodes), pages), work)
-
-    def _start(self, wanted: ProgramKey, work: list[tuple[Sequence, int, int]]) -> jax.Array:
-        key, program = self._programs.choose(wanted)
-        self._kv, result = program(self._params, self._kv, pack_rows(key, work))
+            started.append(self._start_chunk(plan.chunk, score=score))
+        result = Drawn()
+        for one in started:
+            _collect(one, result)
         return result
 
+    def _start_decodes(self, decodes: tuple[Sequence, ...]) -> _Started:
+        rows = [Row(sequence, len(sequence.tokens) - 1, 1) for sequence in decodes]
+        return self._start(self._buckets.decode(len(rows), self._pages(rows)), rows, draws=True)
 
-Ints = npt.NDArray[np.int32]
+    def _start_chunk(self, chunk: Chunk, *, score: bool) -> _Started:
+        rows = [Row(chunk.sequence, chunk.start, chunk.length)]
+        key = self._buckets.chunk(chunk.length, self._pages(rows), scored=score)
+        return self._start(key, rows, draws=chunk.completes)
+
+    def _pages(self, rows: list[Row]) -> int:
+        return pages_for(max(row.end for row in rows), self._page_size)
+
+    def _start(self, wanted: ProgramKey, rows: list[Row], *, draws: bool) -> _Started:
+        key, program = self._programs.choose(wanted, [self._buckets.sample(wanted.rows)])
+        # A larger program makes more rows of logits, and the draw has to fit them.
+        drawing = self._buckets.sample(key.rows)
+        draw = self._programs.require(drawing) if draws else None
+        self._kv, logits, scores = program(self._params, self._kv, pack_steps(key, rows))
+        return _Started(rows, draw(logits, pack_draws(drawing, rows)) if draw else None, scores)
 
 
-def _floats(bits: Ints) -> list[float]:
-    floats: list[float] = np.ascontiguousarray(bits).view(np.float32).tolist()
-    return floats
-
-
-def _drawn(drawing: tuple[Sequence, ...], results: Ints, scores: list[float]) -> Drawn:
-    ids = [sequence.id for sequence in drawing]
-    tokens: list[int] = results[:, 0].tolist()
-    return Drawn(dict(zip(ids, tokens, strict=True)), dict(zip(ids, _floats(results[:, 1]), strict=True)), scores)
+def _collect(started: _Started, result: Drawn) -> None:
+    if started.drawn is not None:
+        values: Ints = np.asarray(started.drawn)
+        logprobs = np.ascontiguousarray(values[:, 1]).view(np.float32)
+        for row, token, logprob in zip(started.rows, values[:, 0].tolist(), logprobs.tolist(), strict=False):
+            result.tokens[row.sequence.id] = token
+            result.logprobs[row.sequence.id] = logprob
+    if started.scores.size:
+        scores: npt.NDArray[np.float32] = np.asarray(started.scores)
+        result.scores.extend(scores[: started.rows[-1].count].tolist())

@@ -1,14 +1,16 @@
 """One linear layer, ``x @ w.T``, written in the form that is fast for the backend, the dtype and the row count.
 
-On XLA:CPU the way a small product is written decides its speed by a factor of 10 to 60; `_form` is the table.
+On XLA:CPU the way a small product is written decides its speed by a factor of 10 to 60, and the form that is best
+for one row is among the worst for two. `choose_form` is the table.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Int8Weight", "Weight", "embedding", "linear"]
+__all__ = ["Int8Weight", "Weight", "choose_form", "embedding", "linear"]
 
 
 class Int8Weight(NamedTuple):
@@ -18,45 +20,72 @@ class Int8Weight(NamedTuple):
     scale: jax.Array
 
 
-# Contract the last axis of both: x @ w.T.
-_BY_ROWS = (((1,), (1,)), ((), ()))
-
-# Up to here XLA:CPU widens int8 weights inside the product; above, once for all rows.
-_FEW_ROWS = 48
-
 Weight = jax.Array | Int8Weight
-"""A matrix ``[out, in]``."""
+"""A matrix ``[out, in]``: the checkpoints' own layout, and the faster one on CPUs."""
+
+Form = Callable[[jax.Array, jax.Array], jax.Array]
+"""Multiplies float rows ``[M, in]`` by ``[out, in]`` of any dtype."""
+
+_LAST_AXES = (((1,), (1,)), ((), ()))
+
+# Above this many rows, widening the weights once for all rows is cheaper than inside each row's product.
+_FEW_ROWS = 48
 
 
 def linear(x: jax.Array, w: Weight) -> jax.Array:
     """Multiply rows by a matrix.
 
     Args:
-        x: ``[..., in]``, float32 or bfloat16.
+        x: ``[..., in]``, float32 or bfloat16. Over bfloat16 weights float32 rows are rounded, the result is not.
         w: ``[out, in]``.
 
     Returns:
         ``[..., out]`` in the dtype of ``x``.
     """
     rows = x.reshape(-1, x.shape[-1])
-    product = _int8(rows, w) if isinstance(w, Int8Weight) else _float(rows, w)
+    product = _scaled(rows, w) if isinstance(w, Int8Weight) else _multiply(rows, w)
     return product.astype(x.dtype).reshape(*x.shape[:-1], -1)
 
 
-def _float(x: jax.Array, w: jax.Array) -> jax.Array:
-    x = x.astype(w.dtype)
-    if w.dtype == jnp.float32 or x.shape[0] == 1:
-        return x @ w.T
-    # Without float32 results XLA:CPU takes a generic loop for several rows of bfloat16: 10 to 30 times slower.
-    return jax.lax.dot_general(x, w, _BY_ROWS, preferred_element_type=jnp.float32)
+def _scaled(x: jax.Array, w: Int8Weight) -> jax.Array:
+    return _multiply(x, w.values) * w.scale
 
 
-def _int8(x: jax.Array, w: Int8Weight) -> jax.Array:
-    if jax.default_backend() == "cpu" and 1 < x.shape[0] <= _FEW_ROWS:
-        product = jnp.sum(x[:, None, :] * w.values.astype(x.dtype), axis=-1)
-    else:
-        product = x @ w.values.astype(x.dtype).T
-    return product * w.scale
+def _multiply(x: jax.Array, w: jax.Array) -> jax.Array:
+    rows = x.shape[0]
+    if rows == 1 and x.dtype == jnp.float32 and w.dtype == jnp.bfloat16:
+        # The form for one row rounds its result to bfloat16, which is too coarse for logits.
+        return _multiply(jnp.repeat(x, 2, axis=0), w)[:1]
+    return choose_form(jax.default_backend(), w.dtype.name, rows)(x, w)
+
+
+def choose_form(backend: str, dtype: str, rows: int) -> Form:
+    """Return how to write a product of ``rows`` rows with a matrix of ``dtype``."""
+    if dtype == "float32":
+        return _exact
+    if dtype == "bfloat16":
+        return _native if backend == "cpu" and rows == 1 else _widened_result
+    return _fused_sum if backend == "cpu" and 1 < rows <= _FEW_ROWS else _widened_weights
+
+
+def _exact(x: jax.Array, w: jax.Array) -> jax.Array:
+    return jax.lax.dot_general(x, w, _LAST_AXES, precision=jax.lax.Precision.HIGHEST)
+
+
+def _native(x: jax.Array, w: jax.Array) -> jax.Array:
+    return x.astype(w.dtype) @ w.T
+
+
+def _widened_result(x: jax.Array, w: jax.Array) -> jax.Array:
+    return jax.lax.dot_general(x.astype(w.dtype), w, _LAST_AXES, preferred_element_type=jnp.float32)
+
+
+def _widened_weights(x: jax.Array, w: jax.Array) -> jax.Array:
+    return x @ w.astype(x.dtype).T
+
+
+def _fused_sum(x: jax.Array, w: jax.Array) -> jax.Array:
+    return jnp.sum(x[:, None, :] * w.astype(x.dtype), axis=-1)
 
 
 def embedding(ids: jax.Array, w: Weight) -> jax.Array:

@@ -1,6 +1,7 @@
-"""How a step's inputs and results travel: one int32 array each way, because every array costs a transfer.
+"""How a step's inputs travel: packed into int32 arrays, because every array costs a transfer.
 
-A row is ``header | tokens | page table``. Floats and seeds travel as their bits.
+A row of a step is ``start, count | tokens | page table``; a row of a draw is its sampling parameters. Floats and seeds
+travel as their bits.
 """
 
 import struct
@@ -10,98 +11,137 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from attrs import frozen
 
 from .buckets import ProgramKey
 from .sampler import SamplingState, seed_words
 from .sequence import Sequence
 
-__all__ = ["MAX_BANNED", "StepInputs", "input_width", "pack_row", "pack_rows", "unpack"]
+__all__ = [
+    "DRAW_WIDTH",
+    "MAX_BANNED",
+    "DrawInputs",
+    "Ints",
+    "Row",
+    "StepInputs",
+    "pack_draws",
+    "pack_steps",
+    "step_width",
+    "unpack_draws",
+    "unpack_steps",
+]
 
 MAX_BANNED = 8
 """Token ids that a row can forbid (the end tokens, while ``min_tokens`` are not reached)."""
 
-# start, count, temperature, top_k, top_p, min_p, seed, banned
-_HEADER = struct.Struct(f"<2i f i 2f 2I {MAX_BANNED}i")
-_HEADER_INTS = _HEADER.size // 4
+# temperature, top_k, top_p, min_p, seed, position, banned
+_DRAW = struct.Struct(f"<f i 2f 2I i {MAX_BANNED}i")
+DRAW_WIDTH = _DRAW.size // 4
+_START_COUNT = 2
 # Out of range of any vocabulary: scattering there does nothing. Not -1, which would be the last token.
 _NO_TOKEN = 2**31 - 1
 
 Ints = npt.NDArray[np.int32]
 
 
+@frozen
+class Row:
+    """Tokens ``start .. start + count`` of a sequence: the work of one row."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        """Position of the token that can be drawn after this row."""
+        return self.start + self.count
+
+
 class StepInputs(NamedTuple):
-    """What a step program reads, on the device.
+    """What a step reads, on the device.
 
     Args:
         tokens: i32 ``[B, C]``.
         positions: i32 ``[B, C]``; -1 is padding.
         last: i32 ``[B]``: index of each row's last token.
         page_tables: i32 ``[B, W]``.
-        sampling: parameters of the rows.
-        banned: i32 ``[B, MAX_BANNED]``.
-        next_tokens: i32 ``[B, C]``, only where the key is scored, else of width 0.
+        next_tokens: i32 ``[B, C]``; ``[B, 0]`` unless scored.
     """
 
     tokens: jax.Array
     positions: jax.Array
     last: jax.Array
     page_tables: jax.Array
-    sampling: SamplingState
-    banned: jax.Array
     next_tokens: jax.Array
 
 
-def input_width(key: ProgramKey) -> int:
-    """Return how many int32 a row of this program has."""
-    return _HEADER_INTS + _token_columns(key) + key.pages
+class DrawInputs(NamedTuple):
+    """How rows are drawn, on the device. ``banned``: i32 ``[B, MAX_BANNED]``, out of range where there is none."""
+
+    sampling: SamplingState
+    banned: jax.Array
+
+
+def step_width(key: ProgramKey) -> int:
+    """Return how many int32 a row of this step has."""
+    return _START_COUNT + _token_columns(key) + key.pages
 
 
 def _token_columns(key: ProgramKey) -> int:
-    return key.chunk + key.scored
+    return key.chunk + (key.kind == "scored")
 
 
-def pack_rows(key: ProgramKey, work: "list[tuple[Sequence, int, int]]") -> Ints:
-    """Return i32 ``[rows, input_width(key)]`` for (sequence, first token, token count) of each row, padded."""
-    packed = np.zeros((key.rows, input_width(key)), np.int32)
-    for row, (sequence, start, count) in zip(packed, work, strict=False):
-        pack_row(row, key, sequence, start, count)
+def pack_steps(key: ProgramKey, rows: list[Row]) -> Ints:
+    """Return i32 ``[key.rows, step_width(key)]``; rows beyond those given are padding."""
+    packed = np.zeros((key.rows, step_width(key)), np.int32)
+    tokens, pages = _START_COUNT, _START_COUNT + _token_columns(key)
+    for target, row in zip(packed, rows, strict=False):
+        target[:tokens] = row.start, row.count
+        shown = row.sequence.tokens[row.start : row.end + (key.kind == "scored")]
+        target[tokens : tokens + len(shown)] = shown
+        # Pages beyond the table's width belong to tokens that this step does not see.
+        table = row.sequence.pages[: key.pages]
+        target[pages : pages + len(table)] = table
     return packed
 
 
-def pack_row(row: Ints, key: ProgramKey, sequence: Sequence, start: int, count: int) -> None:
-    """Fill one zeroed row with tokens ``start .. start + count`` of a sequence."""
-    request = sequence.request
-    sampling = (request.temperature, request.top_k, request.top_p, request.min_p, *seed_words(request.seed))
-    _HEADER.pack_into(row.data, 0, start, count, *sampling, *_banned(sequence))
-    shown = sequence.tokens[start : start + count + key.scored]
-    row[_HEADER_INTS : _HEADER_INTS + len(shown)] = shown
-    # Pages beyond the table's width belong to tokens that this step does not see.
-    pages = sequence.pages[: key.pages]
-    first = _HEADER_INTS + _token_columns(key)
-    row[first : first + len(pages)] = pages
+def unpack_steps(key: ProgramKey, packed: jax.Array) -> StepInputs:
+    """Take a packed step apart, on the device."""
+    header, tokens, tables = jnp.split(packed, (_START_COUNT, _START_COUNT + _token_columns(key)), axis=1)
+    start, count = header[:, :1], header[:, 1:]
+    offsets = jnp.arange(key.chunk)
+    return StepInputs(
+        tokens=tokens[:, : key.chunk],
+        positions=jnp.where(offsets < count, start + offsets, -1),
+        last=jnp.maximum(count[:, 0] - 1, 0),
+        page_tables=tables,
+        next_tokens=tokens[:, 1 : 1 + key.chunk * (key.kind == "scored")],
+    )
+
+
+def pack_draws(key: ProgramKey, rows: list[Row]) -> Ints:
+    """Return i32 ``[key.rows, DRAW_WIDTH]``; rows beyond those given are greedy."""
+    packed = np.zeros((key.rows, DRAW_WIDTH), np.int32)
+    for target, row in zip(packed, rows, strict=False):
+        asked = row.sequence.request
+        seed = seed_words(asked.seed)
+        values = (asked.temperature, asked.top_k, asked.top_p, asked.min_p, *seed, row.end)
+        _DRAW.pack_into(target.data, 0, *values, *_banned(row.sequence))
+    return packed
 
 
 def _banned(sequence: Sequence) -> list[int]:
-    request = sequence.request
+    asked = sequence.request
     ids: list[int] = []
-    if sequence.generated < request.min_tokens:
-        ids = [*request.stop_ids, *([] if request.ignore_eos else request.eos_ids)]
+    if sequence.generated < asked.min_tokens:
+        ids = [*asked.stop_ids, *([] if asked.ignore_eos else asked.eos_ids)]
     return ids + [_NO_TOKEN] * (MAX_BANNED - len(ids))
 
 
-def unpack(key: ProgramKey, packed: jax.Array) -> StepInputs:
-    """Take the packed array apart, on the device."""
-    header, tokens, tables = jnp.split(packed, (_HEADER_INTS, _HEADER_INTS + _token_columns(key)), axis=1)
-    start, count = header[:, 0], header[:, 1]
-    offsets = jnp.arange(key.chunk)
-    floats = jax.lax.bitcast_convert_type(header, jnp.float32)
-    seed = jax.lax.bitcast_convert_type(header[:, 6:8], jnp.uint32)
-    return StepInputs(
-        tokens=tokens[:, : key.chunk],
-        positions=jnp.where(offsets < count[:, None], start[:, None] + offsets, -1),
-        last=jnp.maximum(count - 1, 0),
-        page_tables=tables,
-        sampling=SamplingState(floats[:, 2], header[:, 3], floats[:, 4], floats[:, 5], seed, start + count),
-        banned=header[:, 8 : 8 + MAX_BANNED],
-        next_tokens=tokens[:, 1 : 1 + key.chunk * key.scored],
-    )
+def unpack_draws(packed: jax.Array) -> DrawInputs:
+    """Take packed draws apart, on the device."""
+    floats = jax.lax.bitcast_convert_type(packed, jnp.float32)
+    seed = jax.lax.bitcast_convert_type(packed[:, 4:6], jnp.uint32)
+    sampling = SamplingState(floats[:, 0], packed[:, 1], floats[:, 2], floats[:, 3], seed, packed[:, 6])
+    return DrawInputs(sampling, packed[:, 7:])

@@ -172,21 +172,23 @@ class JaxLocalRunner(ModelRunner):
         pulse = Pulse(self._config.silence_timeout, self._config.step_timeout)
         failures: list[InferenceError] = []
         configure = frames.Configure(self._settings)
-        async with open_device(configure, pulse) as self._link, trio.open_nursery() as nursery:
+        try:
+            async with open_device(configure, pulse) as self._link, trio.open_nursery() as nursery:
 
-            def fail(failure: InferenceError) -> None:
-                # The first failure is the cause. Raised in a group it would hide from the supervisor's decider.
-                failures.append(failure)
-                nursery.cancel_scope.cancel(reason=str(failure))
+                def fail(failure: InferenceError) -> None:
+                    # The first failure is the cause. Raised in a group it would hide from the supervisor's decider.
+                    failures.append(failure)
+                    nursery.cancel_scope.cancel(reason=str(failure))
 
-            nursery.start_soon(_guard, fail, self._link.write)
-            nursery.start_soon(_guard, fail, self._link.watch)
-            nursery.start_soon(_guard, fail, partial(self._link.read, self._on_frame))
-            await _guard(fail, self._wait_ready)
-            await trio.lowlevel.checkpoint()  # is cancelled if loading failed
-            yield
-            nursery.cancel_scope.cancel(reason="the session is over")
-        self._link = None
+                nursery.start_soon(_guard, fail, self._link.write)
+                nursery.start_soon(_guard, fail, self._link.watch)
+                nursery.start_soon(_guard, fail, partial(self._link.read, self._on_frame))
+                await _guard(fail, self._wait_ready)
+                await trio.lowlevel.checkpoint()  # is cancelled if loading failed
+                yield
+                nursery.cancel_scope.cancel(reason="the session is over")
+        finally:
+            self._link = None
         if failures:
             raise failures[0]
 

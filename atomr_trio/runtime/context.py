@@ -4,7 +4,7 @@ import logging
 
 import trio
 
-from atomr_trio.actor import Actor, ActorRef, Context
+from atomr_trio.actor import Actor, ActorRef, Context, leaves
 from atomr_trio.core import CudaContextPoisoned, InferenceError, Internal, ModelRunner, OutOfMemory, Unrecoverable
 
 from .messages import ContextPoisoned, ContextReady, ContextRestarting, Execute, WorkerMsg
@@ -44,7 +44,8 @@ class ContextActor(Actor[Execute]):
 
     async def pre_restart(self, failure: Exception, ctx: Context[Execute]) -> None:
         """Tell the worker which requests died with this incarnation."""
-        error = failure if isinstance(failure, InferenceError) else Internal("the engine's context failed")
+        typed = (leaf for leaf in leaves(failure) if isinstance(leaf, InferenceError))
+        error = next(typed, Internal("the engine's context failed"))
         lost = tuple(key for key, message in self._running.items() if not message.output.ended)
         self._worker.tell(ContextPoisoned(error, lost))
 

@@ -1,10 +1,9 @@
 """The catalogue of what is served, and the branch of the tree that serves it."""
 
 import time
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
-import trio
 from attrs import define, evolve, field
 
 from atomr_trio.actor import (
@@ -31,6 +30,7 @@ from .engine_core import EngineCoreActor
 from .messages import (
     Announce,
     Apply,
+    AwaitSettled,
     CoordinatorMsg,
     DeploymentMsg,
     DeploymentRecord,
@@ -46,12 +46,11 @@ from .messages import (
 __all__ = ["DeploymentManagerActor", "RunnerFactory", "deployment_state", "failure_reason"]
 
 
-class RunnerFactory(Protocol):
-    """Builds the runner of a deployment; runs in a worker thread."""
+UNSETTLED = (DeploymentState.PENDING, DeploymentState.RECOVERING)
 
-    def __call__(self, deployment: Deployment, /) -> ModelRunner:
-        """Raise an ``InferenceError`` if the deployment can never be served."""
-        ...
+
+RunnerFactory = Callable[[Deployment], Awaitable[ModelRunner]]
+"""Builds the runner of a deployment; raises an ``InferenceError`` if it can never be served."""
 
 
 def deployment_state(was: DeploymentState, replicas: Iterable[bool], ever_ready: bool) -> DeploymentState:
@@ -89,6 +88,15 @@ class _Served:
     engines: dict[str, ActorRef[EngineMsg]] = field(factory=dict[str, ActorRef[EngineMsg]])
     ready: dict[str, bool] = field(factory=dict[str, bool])
     ever_ready: bool = False
+    waiting: list[ReplySlot[DeploymentRecord]] = field(factory=list[ReplySlot[DeploymentRecord]])
+
+    def update(self, state: DeploymentState, reason: str | None = None) -> None:
+        """Enter a state, and answer those who waited for it."""
+        self.record = evolve(self.record, state=state, reason=reason)
+        if state not in UNSETTLED:
+            waiting, self.waiting = self.waiting, []
+            for slot in waiting:
+                slot.resolve(self.record)
 
 
 class DeploymentManagerActor(Actor[DeploymentMsg]):
@@ -116,6 +124,8 @@ class DeploymentManagerActor(Actor[DeploymentMsg]):
                 self._remove(name, ctx)
             case Get(name):
                 return self._get(name, ctx)
+            case AwaitSettled(name):
+                self._await_settled(name, ctx)
             case List():
                 return tuple(served.record for served in self._served.values())
             case EngineStateChanged(name, path, ready):
@@ -148,9 +158,7 @@ class DeploymentManagerActor(Actor[DeploymentMsg]):
     async def _launch(self, served: _Served, reply: ReplySlot[DeploymentRecord], ctx: Context[DeploymentMsg]) -> None:
         deployment = served.record.deployment
         try:
-            runners = [
-                await trio.to_thread.run_sync(self._create_runner, deployment) for _ in range(deployment.replicas)
-            ]
+            runners = [await self._create_runner(deployment) for _ in range(deployment.replicas)]
         except Exception as failure:
             refusal = failure if isinstance(failure, InferenceError) else Internal(f"the runner failed: {failure}")
             self._fail(deployment.name, served, str(refusal))
@@ -188,18 +196,19 @@ class DeploymentManagerActor(Actor[DeploymentMsg]):
 
     def _settle(self, served: _Served) -> None:
         state = deployment_state(served.record.state, served.ready.values(), served.ever_ready)
-        served.record = evolve(served.record, state=state)
+        served.update(state, served.record.reason)
 
     def _engine_gone(self, name: str, served: _Served, terminated: Terminated) -> None:
         if served.record.state is not DeploymentState.DRAINING:
-            self._settle(served)
-            if served.record.state is DeploymentState.FAILED:
+            if served.engines:
+                self._settle(served)
+            else:
                 self._fail(name, served, failure_reason(terminated.failure))
         elif not served.engines:
             self._forget(name)
 
     def _fail(self, name: str, served: _Served, reason: str) -> None:
-        served.record = evolve(served.record, state=DeploymentState.FAILED, reason=reason)
+        served.update(DeploymentState.FAILED, reason)
         # No Retry-After: it does not come back by itself.
         self._coordinator.tell(Announce(name, reason, None))
 
@@ -211,7 +220,7 @@ class DeploymentManagerActor(Actor[DeploymentMsg]):
             ctx.fail(ModelNotFound(name))
             return
         self._drained.setdefault(name, []).append(ctx.defer_reply())
-        served.record = evolve(served.record, state=DeploymentState.DRAINING)
+        served.update(DeploymentState.DRAINING)
         self._coordinator.tell(Announce(name, "it is being removed", None))
         for engine in served.engines.values():
             engine.tell(Drain())
@@ -223,6 +232,15 @@ class DeploymentManagerActor(Actor[DeploymentMsg]):
         self._coordinator.tell(Deregister(name))
         for reply in self._drained.pop(name, []):
             reply.resolve(None)
+
+    def _await_settled(self, name: str, ctx: Context[DeploymentMsg]) -> None:
+        served = self._served.get(name)
+        if served is None:
+            ctx.fail(ModelNotFound(name))
+        elif served.record.state in UNSETTLED:
+            served.waiting.append(ctx.defer_reply())
+        else:
+            ctx.defer_reply().resolve(served.record)
 
     def _get(self, name: str, ctx: Context[DeploymentMsg]) -> DeploymentRecord | None:
         served = self._served.get(name)

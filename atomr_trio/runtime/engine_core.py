@@ -63,6 +63,7 @@ class EngineCoreActor(Actor[EngineMsg]):
         match message:
             case Add():
                 self._add(message, ctx)
+                return self._deployment.serving.queue_timeout
             case GetLoad():
                 return self._admission.load
             case WorkerStateChanged(ready):

@@ -11,6 +11,7 @@ __all__ = [
     "Add",
     "Announce",
     "Apply",
+    "AwaitSettled",
     "Cancel",
     "ContextPoisoned",
     "ContextReady",
@@ -69,8 +70,8 @@ RequestMsg = Dispatch | Cancel
 
 
 @frozen
-class Add(Request[None]):
-    """Take a request: answered when it is admitted or queued, refused with ``Backpressure``."""
+class Add(Request[float]):
+    """Take a request: refused with ``Backpressure``, or answered with the seconds it may wait in the queue."""
 
     batch: ExecuteBatch
     output: TokenStream
@@ -234,6 +235,13 @@ class List(Request[tuple[DeploymentRecord, ...]]):
 
 
 @frozen
+class AwaitSettled(Request[DeploymentRecord]):
+    """Ask for one record once it is neither loading nor recovering; refused with ``ModelNotFound``."""
+
+    name: str
+
+
+@frozen
 class EngineStateChanged:
     """A replica became ready, or stopped being so."""
 
@@ -242,7 +250,7 @@ class EngineStateChanged:
     ready: bool
 
 
-DeploymentMsg = Apply | Remove | Get | List | EngineStateChanged
+DeploymentMsg = Apply | Remove | Get | List | AwaitSettled | EngineStateChanged
 
 
 # To the MetricsActor.

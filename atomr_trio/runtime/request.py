@@ -39,7 +39,6 @@ class RequestActor(Actor[RequestMsg]):
         coordinator: names the engine.
         metrics: gets one record per request.
         output: where the answer goes.
-        queue_timeout: seconds the request may wait in the engine's queue.
     """
 
     def __init__(
@@ -47,13 +46,10 @@ class RequestActor(Actor[RequestMsg]):
         coordinator: ActorRef[CoordinatorMsg],
         metrics: ActorRef[MetricsMsg],
         output: TokenStream,
-        *,
-        queue_timeout: float = 60.0,
     ) -> None:
         self._coordinator = coordinator
         self._metrics = metrics
         self._output = output
-        self._queue_timeout = queue_timeout
         self._dispatched: Dispatch | None = None
 
     async def handle(self, message: RequestMsg, ctx: Context[RequestMsg]) -> None:
@@ -75,11 +71,6 @@ class RequestActor(Actor[RequestMsg]):
     async def _run(self, dispatch: Dispatch, ctx: Context[RequestMsg]) -> None:
         try:
             await self._submit(dispatch)
-            with trio.move_on_after(self._queue_timeout) as waiting:
-                await self._output.wait_started()
-            if waiting.cancelled_caught:
-                message = f"the request waited {self._queue_timeout:g}s in the queue"
-                self._output.fail(Backpressure(message))
             await self._output.wait_ended()
         finally:
             ctx.stop("the request is done")
@@ -87,11 +78,17 @@ class RequestActor(Actor[RequestMsg]):
     async def _submit(self, dispatch: Dispatch) -> None:
         try:
             engine = await self._route(dispatch.deployment)
-            await engine.ask(Add(dispatch.batch, self._output), timeout=ADMISSION_TIMEOUT)
+            patience = await engine.ask(Add(dispatch.batch, self._output), timeout=ADMISSION_TIMEOUT)
         except InferenceError as refusal:
             self._output.fail(refusal)
+            return
         except ActorError:
             self._output.fail(Internal("engine timeout"))
+            return
+        with trio.move_on_after(patience) as waiting:
+            await self._output.wait_started()
+        if waiting.cancelled_caught:
+            self._output.fail(Backpressure(f"the request waited {patience:g}s in the queue"))
 
     async def _route(self, deployment: str) -> ActorRef[EngineMsg]:
         try:

@@ -37,9 +37,11 @@ def _result_size(operator: str, left: Any, right: Any) -> int:
         return 0
     if operator == "**":
         return left.bit_length() * right
-    if isinstance(left, int) and isinstance(right, int):
-        return left.bit_length() + right.bit_length()
-    return len(left) * right if isinstance(right, int) else len(right) * left
+    if isinstance(right, int) and not isinstance(left, int):
+        return len(left) * right
+    if isinstance(left, int) and not isinstance(right, int):
+        return len(right) * left
+    return left.bit_length() + right.bit_length()
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):

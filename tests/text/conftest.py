@@ -6,7 +6,8 @@ import pytest
 
 from atomr_trio.formats.gguf import GgufFile
 from atomr_trio.text import TextCodec, Tokenizer
-from tests.text.tiny import tiny_fields
+
+from .tiny import tiny_fields
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,98 @@
+"""Programs by shape: each compiled once, at the start, in the background, or when a step cannot do without it."""
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from attrs import define, field
+
+from .buckets import ProgramKey, best_cover
+
+__all__ = ["CompileCache"]
+
+Program = Callable[..., Any]
+
+
+@define
+class CompileCache:
+    """Hands out programs. Safe to use from threads; a background failure shows when the program is used.
+
+    Args:
+        build: compiles the program of a shape.
+        threads: how many programs are compiled at the same time.
+    """
+
+    _build: Callable[[ProgramKey], Program]
+    _threads: int = 2
+    _compiled: dict[ProgramKey, Program] = field(init=False, factory=dict[ProgramKey, Program])
+    _locks: dict[ProgramKey, threading.Lock] = field(init=False, factory=dict[ProgramKey, threading.Lock])
+    _asked: set[ProgramKey] = field(init=False, factory=set[ProgramKey])
+    _pool: ThreadPoolExecutor = field(init=False)
+    _closed: bool = field(init=False, default=False)
+    _waiting: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(self._threads, "compile")
+
+    @property
+    def waiting(self) -> bool:
+        """A step waits for its program to be compiled."""
+        return self._waiting
+
+    @property
+    def compiled(self) -> frozenset[ProgramKey]:
+        """What can be run at once."""
+        return frozenset(self._compiled)
+
+    def warm_up(self, keys: Iterable[ProgramKey], on_progress: Callable[[int, int], None]) -> None:
+        """Compile these now; ``on_progress`` is called with (programs done, programs in all)."""
+        futures = [self._pool.submit(self.get, key) for key in keys]
+        on_progress(0, len(futures))
+        for done, future in enumerate(futures, 1):
+            future.result()
+            on_progress(done, len(futures))
+
+    def prepare(self, keys: Iterable[ProgramKey]) -> None:
+        """Compile these one after another in the background."""
+        new = [key for key in keys if key not in self._asked]
+        if new and not self._closed:
+            self._asked.update(new)
+            self._pool.submit(self._prepare, new)
+
+    def choose(self, wanted: ProgramKey, companions: Iterable[ProgramKey] = ()) -> tuple[ProgramKey, Program]:
+        """Return a program for a step: the wanted one, else a larger one for now, else wait for the wanted one.
+
+        The wanted one is then prepared in the background, after its ``companions``.
+        """
+        key = best_cover(wanted, list(self._compiled))
+        if key is None:
+            return wanted, self.require(wanted)
+        if key != wanted:
+            self.prepare([*companions, wanted])
+        return key, self._compiled[key]
+
+    def require(self, key: ProgramKey) -> Program:
+        """Return the program of exactly this shape, for a step that waits for it."""
+        self._waiting = key not in self._compiled
+        try:
+            return self.get(key)
+        finally:
+            self._waiting = False
+
+    def get(self, key: ProgramKey) -> Program:
+        """Return the program of this shape; compile it if that was not done, wait if it is being done."""
+        with self._locks.setdefault(key, threading.Lock()):
+            if key not in self._compiled:
+                self._compiled[key] = self._build(key)
+            return self._compiled[key]
+
+    def close(self) -> None:
+        """Compile nothing more in the background."""
+        self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _prepare(self, keys: list[ProgramKey]) -> None:
+        for key in keys:
+            if not self._closed:
+                self.get(key)

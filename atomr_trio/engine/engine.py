@@ -1,0 +1,274 @@
+"""The engine: requests in, one step at a time, tokens out. Blocking, needs no loop and no second process."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+
+import jax
+from attrs import define, field, frozen
+
+from atomr_trio.core import BadRequest, CudaContextPoisoned, InferenceError, Internal, OutOfMemory
+
+from .blocks import BlockPool
+from .buckets import Buckets
+from .compile_cache import CompileCache
+from .device_errors import DeviceFault, classify_device_error, fault_name
+from .execution import Drawn, StepExecutor
+from .frames import Ready, SequenceOutput, SequenceRequest
+from .loading import LoadedModel, load_model, use_compilation_cache
+from .model import init_kv
+from .packing import MAX_BANNED
+from .programs import ProgramBuilder
+from .prompt_scores import PromptScores
+from .scheduler import Accepted, Scheduler, SchedulerLimits, StepPlan
+from .sequence import Sequence, finish_reason
+from .settings import EngineSettings
+from .validation import check_request
+
+__all__ = ["Engine", "StepResult"]
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@frozen(kw_only=True)
+class StepResult:
+    """What a step did, and how the engine stands after it.
+
+    Args:
+        outputs: what it added to each sequence.
+        failed: requests that ended alone, each with its error.
+        tokens: rows computed, prompt tokens included.
+    """
+
+    outputs: list[SequenceOutput] = field(factory=list[SequenceOutput])
+    failed: list[tuple[int, InferenceError]] = field(factory=list[tuple[int, InferenceError]])
+    tokens: int = 0
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    pass
+
+
+@define
+class _Loaded:
+    """What exists once a model is loaded."""
+
+    model: LoadedModel
+    scheduler: Scheduler
+    executor: StepExecutor
+    programs: CompileCache
+
+
+@define
+class Engine:
+    """Generates for many sequences at once.
+
+    ``load`` it, ``add`` requests at any time, and call ``step`` until it is ``idle``; ``close`` it at the end. Not safe to
+    use from several threads.
+    """
+
+    settings: EngineSettings
+    steps: int = field(init=False, default=0)
+    _loaded: _Loaded | None = field(init=False, default=None)
+    _scores: PromptScores = field(init=False, factory=PromptScores)
+    _ended: list[SequenceOutput] = field(init=False, factory=list[SequenceOutput])
+
+    def load(self, on_progress: OnProgress = _silent) -> Ready:
+        """Load the model and compile what the first requests need.
+
+        Args:
+            on_progress: called with the stage (``weights``, ``compile``), units done and units in all.
+
+        Raises:
+            ModelLoadError: the model cannot be served.
+            OutOfMemory: its cache or its programs do not fit into the device's memory.
+        """
+        started = perf_counter()
+        if self.settings.cache_dir is not None:
+            use_compilation_cache(self.settings.cache_dir)
+        model = load_model(self.settings, partial(on_progress, "weights"))
+        loaded = perf_counter()
+        try:
+            self._loaded = _assemble(self.settings, model, partial(on_progress, "compile"))
+        except Exception as error:
+            if classify_device_error(error) is DeviceFault.OUT_OF_MEMORY:
+                raise OutOfMemory("the model does not fit into the device's memory") from error
+            raise
+        return self._describe(loaded - started, perf_counter() - loaded)
+
+    def add(self, request: SequenceRequest) -> None:
+        """Queue a request; its tokens come out of later steps.
+
+        Raises:
+            BadRequest: it can never be run, or its number is in use.
+            ContextLengthExceeded: its prompt is too long.
+            Backpressure: too many are waiting.
+        """
+        engine = self._state
+        if request.id in engine.scheduler:
+            raise BadRequest(f"request {request.id} is already open")
+        vocab_size, longest = engine.model.config.vocab_size, engine.model.max_model_len
+        check_request(request, vocab_size=vocab_size, max_model_len=longest, max_banned=MAX_BANNED)
+        over = finish_reason(Sequence.of(request, 0), longest)
+        if over is not None:
+            # The process before this one died between the last token and the word that it was the last.
+            self._ended.append(SequenceOutput(request.id, [], finish_reason=over))
+            return
+        self._scores.begin(engine.scheduler.add(request))
+
+    def abort(self, request_id: int) -> bool:
+        """Forget a request; its pages are free at once. False: it is not open (any more)."""
+        self._scores.forget(request_id)
+        before = len(self._ended)
+        self._ended = [output for output in self._ended if output.id != request_id]
+        return self._state.scheduler.abort(request_id) is not None or len(self._ended) < before
+
+    @property
+    def idle(self) -> bool:
+        """A step would do nothing."""
+        return not self._ended and (self._loaded is None or self._loaded.scheduler.idle)
+
+    @property
+    def running(self) -> int:
+        """Sequences that take part in steps."""
+        return len(self._loaded.scheduler.running) if self._loaded else 0
+
+    @property
+    def waiting(self) -> int:
+        """Sequences that wait for a place."""
+        return len(self._loaded.scheduler.waiting) if self._loaded else 0
+
+    @property
+    def free_pages(self) -> int:
+        """Pages of the cache that nobody has."""
+        return self._state.scheduler.pool.free
+
+    @property
+    def preemptions(self) -> int:
+        """How often a sequence had to give its pages to others and be computed again."""
+        return self._state.scheduler.preemptions
+
+    @property
+    def compiling(self) -> bool:
+        """A step waits for a program. May be asked from another thread."""
+        return self._loaded is not None and self._loaded.programs.waiting
+
+    def step(self) -> StepResult:
+        """Compute one step and return what it brought. Blocks for as long as the device works.
+
+        Raises:
+            CudaContextPoisoned: the device context is lost; only a new process helps.
+            OutOfMemory: the device has too little memory even for one sequence.
+        """
+        engine = self._state
+        ended, self._ended = self._ended, []
+        plan = engine.scheduler.schedule()
+        if not plan.sequences:
+            return StepResult(outputs=ended)
+        self.steps += 1
+        try:
+            drawn = engine.executor.run(plan, score=self._scores.wanted(plan.chunk))
+        except Exception as error:
+            return StepResult(outputs=ended, failed=self._recover(plan, error))
+        failed = [(number, self._fail(number, "not a number")) for number in drawn.broken]
+        self._scores.record(plan.chunk, drawn.scores)
+        accepted = engine.scheduler.commit(plan, drawn.tokens)
+        outputs = ended + [self._output(one, drawn) for one in accepted]
+        return StepResult(outputs=outputs, failed=failed, tokens=plan.tokens)
+
+    def close(self) -> None:
+        """Stop compiling in the background and let go of the model."""
+        if self._loaded is not None:
+            self._loaded.programs.close()
+            self._loaded = None
+
+    @property
+    def _state(self) -> _Loaded:
+        if self._loaded is None:
+            raise RuntimeError("the engine is not loaded")
+        return self._loaded
+
+    def _output(self, accepted: Accepted, drawn: Drawn) -> SequenceOutput:
+        request = accepted.sequence.request
+        return SequenceOutput(
+            request.id,
+            [accepted.token],
+            [drawn.logprobs[request.id]] if request.logprobs else None,
+            accepted.finish_reason,
+            prompt_logprobs=self._scores.take(request.id),
+        )
+
+    def _recover(self, plan: StepPlan, error: Exception) -> list[tuple[int, InferenceError]]:
+        """Decide what a failed step means: who fails, what is computed again, or that it is over."""
+        fault = classify_device_error(error)
+        logger.error("step %d failed (%s)", self.steps, fault.name, exc_info=error)
+        if fault is DeviceFault.POISONED:
+            raise CudaContextPoisoned(fault_name(error)) from error
+        if fault is DeviceFault.OUT_OF_MEMORY:
+            self._run_fewer(len(plan.sequences) // 2, error)
+            return []
+        failed = [(s.id, self._fail(s.id, fault_name(error))) for s in plan.sequences]
+        # A failure while tracing leaves the cache alone; one that was found on the device took it along.
+        if isinstance(error, RuntimeError) or self._state.executor.lost:
+            self._rebuild(error)
+        return failed
+
+    def _run_fewer(self, running: int, error: Exception) -> None:
+        if running < 1:
+            raise OutOfMemory("the device has too little memory for one sequence") from error
+        self._rebuild(error, running)
+
+    def _rebuild(self, error: Exception, max_running: int | None = None) -> None:
+        self._state.scheduler.restart_all(max_running)
+        try:
+            self._state.executor.rebuild()
+        except Exception as again:
+            if classify_device_error(again) is DeviceFault.OUT_OF_MEMORY:
+                raise OutOfMemory("the cache cannot be allocated again") from error
+            raise CudaContextPoisoned(fault_name(again)) from error
+
+    def _fail(self, request_id: int, why: str) -> InferenceError:
+        self.abort(request_id)
+        return Internal(f"the model's step failed: {why}")
+
+    def _describe(self, load_s: float, warmup_s: float) -> Ready:
+        model, device = self._state.model, jax.devices()[0]
+        return Ready(
+            max_model_len=model.max_model_len,
+            max_num_seqs=self.settings.max_num_seqs,
+            vocab_size=model.config.vocab_size,
+            dtype=model.dtype,
+            backend=device.platform,
+            device=device.device_kind,
+            num_pages=model.num_pages,
+            page_size=self.settings.page_size,
+            load_s=load_s,
+            warmup_s=warmup_s,
+        )
+
+
+def _assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable[[int, int], None]) -> _Loaded:
+    pool = BlockPool(model.num_pages, settings.page_size)
+    limits = SchedulerLimits(
+        max_num_seqs=settings.max_num_seqs,
+        max_model_len=model.max_model_len,
+        chunk=settings.prefill_chunk,
+        chunk_busy=settings.prefill_chunk_busy,
+        max_waiting=settings.max_waiting,
+        watermark=model.num_pages // 100,
+    )
+    chunks = (settings.prefill_chunk, settings.prefill_chunk_busy)
+    buckets = Buckets.of(
+        max_num_seqs=settings.max_num_seqs,
+        max_chunk=max(chunks),
+        max_pages=-(-model.max_model_len // settings.page_size),
+    )
+    new_kv = partial(init_kv, model.config, model.num_pages + 1, settings.page_size, model.dtype)
+    programs = CompileCache(ProgramBuilder(model.config, model.params, jax.eval_shape(new_kv)))
+    programs.warm_up(buckets.at_start(chunks), on_progress)
+    executor = StepExecutor(model.params, programs, buckets, settings.page_size, new_kv)
+    programs.prepare(buckets.ladder(chunks))
+    return _Loaded(model, Scheduler(limits, pool), executor, programs)

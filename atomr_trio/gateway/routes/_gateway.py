@@ -1,0 +1,108 @@
+"""What every route has at hand: the backend, the settings, and how to answer."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import trio
+from attrs import frozen
+from hypercorn.typing import Scope
+from quart import Response, request
+from werkzeug.exceptions import HTTPException, UnsupportedMediaType
+
+from atomr_trio.core import BadRequest, Internal
+from atomr_trio.gateway.backend import GatewayBackend
+from atomr_trio.gateway.errors import ErrorReply, as_inference_error, error_object, error_reply, reply_to_http_exception
+from atomr_trio.gateway.guard import request_id_of
+from atomr_trio.gateway.logs import Log
+from atomr_trio.gateway.settings import GatewaySettings
+
+__all__ = ["RELEASE", "Gateway", "decoded_body", "json_response", "release_of", "to_response", "view"]
+
+RELEASE = "atomr_trio.release"
+# Decoding this much JSON takes about as long as a hop to a worker thread and back matters to nobody.
+LARGE_BODY = 512 * 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class Gateway:
+    """Shared by all requests. Keeps nothing about any of them."""
+
+    backend: GatewayBackend
+    settings: GatewaySettings
+    log: Log
+    clock: Callable[[], float]
+
+    def refuse(self, error: Exception, prompt_param: str | None = None) -> Response:
+        """The answer to a request that failed before its first token."""
+        if isinstance(error, HTTPException):
+            return to_response(reply_to_http_exception(error))
+        self._note(error)
+        return to_response(error_reply(error, current_request_id(), prompt_param=prompt_param, now=self.clock()))
+
+    def tell(self, error: Exception, prompt_param: str | None = None) -> object:
+        """The event for a request that failed in mid-stream."""
+        self._note(error)
+        return error_object(error, current_request_id(), prompt_param=prompt_param)
+
+    def _note(self, error: Exception) -> None:
+        typed = as_inference_error(error)
+        if typed is None or isinstance(typed, Internal):
+            self.log.error("request failed", request_id=current_request_id(), exc_info=error)
+
+
+def view(
+    gateway: Gateway,
+    handler: Callable[Concatenate[Gateway, P], Awaitable[Response]],
+    *,
+    prompt_param: str | None = None,
+) -> Callable[P, Awaitable[Response]]:
+    """A Quart view that calls ``handler(gateway, …)`` and turns whatever it raises into an answer."""
+
+    async def run(*args: P.args, **kwargs: P.kwargs) -> Response:
+        try:
+            return await handler(gateway, *args, **kwargs)
+        except Exception as error:
+            return gateway.refuse(error, prompt_param)
+
+    return run
+
+
+def current_request_id() -> str:
+    """The id of the request that is being handled."""
+    return request_id_of(cast("Scope", request.scope))
+
+
+def release_of() -> AsyncExitStack:
+    """What the current request holds open until its response has ended, however it ends."""
+    return cast("dict[str, Any]", request.scope)[RELEASE]
+
+
+async def decoded_body(decode: Callable[[bytes], T]) -> T:
+    """Read the request's whole body and decode it. Its content type does not matter, as with other servers.
+
+    Raises:
+        BadRequest: the body is empty, or what ``decode`` raises.
+        HTTPException: it is too large, too slow, or compressed.
+    """
+    if request.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise UnsupportedMediaType
+    body = cast("bytes", await request.get_data())
+    if not body:
+        raise BadRequest("the request's body is empty; it must be a JSON object")
+    if len(body) > LARGE_BODY:
+        return await trio.to_thread.run_sync(decode, body)
+    return decode(body)
+
+
+def json_response(body: bytes, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(body, status=status, content_type="application/json")
+
+
+def to_response(reply: ErrorReply) -> Response:
+    """An error in Quart's form."""
+    return Response(reply.body, status=reply.status, headers=dict(reply.headers))

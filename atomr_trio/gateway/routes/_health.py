@@ -1,0 +1,29 @@
+"""Is the process alive, and can it answer?"""
+
+from quart import Response
+
+from atomr_trio.gateway.wire import to_json
+
+from ._gateway import Gateway, json_response
+
+__all__ = ["livez", "readyz"]
+
+
+async def livez(_gateway: Gateway) -> Response:
+    """200 as long as the process runs its event loop."""
+    return _uncached(json_response(to_json({"status": "ok"})))
+
+
+async def readyz(gateway: Gateway) -> Response:
+    """200 when new requests can be answered, else 503; with the state of each deployment."""
+    readiness = await gateway.backend.readiness()
+    body = {
+        "status": "ready" if readiness.ready else "not_ready",
+        "deployments": {name: str(state) for name, state in readiness.deployments.items()},
+    }
+    return _uncached(json_response(to_json(body), 200 if readiness.ready else 503))
+
+
+def _uncached(response: Response) -> Response:
+    response.headers["cache-control"] = "no-store"
+    return response

@@ -1,0 +1,171 @@
+"""The objects that go back to clients. Keys that the API requires are always there, null if they have no value."""
+
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from atomr_trio.core import FinishReason, TokenUsage
+
+__all__ = [
+    "ChatChoice",
+    "ChatChunk",
+    "ChatChunkChoice",
+    "ChatCompletion",
+    "ChatMessage",
+    "Delta",
+    "ModelList",
+    "ModelObject",
+    "TextChoice",
+    "TextCompletion",
+    "Usage",
+    "finish_word",
+]
+
+FinishWord = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class PromptDetails(Struct):
+    """What is known about the prompt's tokens."""
+
+    cached_tokens: int
+
+
+class CompletionDetails(Struct):
+    """What is known about the answer's tokens."""
+
+    reasoning_tokens: int
+
+
+class Usage(Struct):
+    """Token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+    @classmethod
+    def of(cls, usage: TokenUsage) -> "Usage":
+        """The same counts under the API's names."""
+        return cls(
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.total_tokens,
+            PromptDetails(usage.cached_tokens),
+            CompletionDetails(usage.reasoning_tokens),
+        )
+
+
+class ChatMessage(Struct):
+    """What the assistant said."""
+
+    content: str | None
+    role: str = "assistant"
+    refusal: str | None = None
+
+
+class ChatChoice(Struct):
+    """One answer of several."""
+
+    index: int
+    message: ChatMessage
+    finish_reason: FinishWord
+    logprobs: None = None
+
+
+class ChatCompletion(Struct, kw_only=True):
+    """A whole chat answer."""
+
+    id: str
+    object: str = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: str | None = None
+
+
+class Delta(Struct):
+    """What is new since the last chunk."""
+
+    role: str | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+
+
+class ChatChunkChoice(Struct):
+    """The news of one answer of several."""
+
+    index: int
+    delta: Delta
+    finish_reason: FinishWord | None = None
+    logprobs: None = None
+
+
+class ChatChunk(Struct, kw_only=True):
+    """A piece of a streamed chat answer. ``usage`` is there only if the client asked for it."""
+
+    id: str
+    object: str = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | UnsetType | None = UNSET
+    system_fingerprint: str | None = None
+
+
+class TextChoice(Struct):
+    """One completion of several, or a piece of it."""
+
+    text: str
+    index: int
+    finish_reason: FinishWord | None
+    logprobs: None = None
+
+
+class TextCompletion(Struct, kw_only=True):
+    """A plain completion, or a piece of it."""
+
+    id: str
+    object: str = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage | UnsetType | None = UNSET
+    system_fingerprint: str | None = None
+
+
+class ModelObject(Struct, kw_only=True):
+    """A model that can be asked for."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str
+    root: str
+    parent: None = None
+    max_model_len: int | None = None
+
+
+class ModelList(Struct, kw_only=True):
+    """All of them."""
+
+    object: str = "list"
+    data: list[ModelObject]
+
+
+_FINISH_WORDS: dict[FinishReason, FinishWord] = {
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.TOOL_CALLS: "tool_calls",
+    FinishReason.CONTENT_FILTER: "content_filter",
+}
+
+
+def finish_word(reason: FinishReason) -> FinishWord:
+    """The API's word for it. ``ERROR`` has none: it is told as an error, never as a finish reason.
+
+    Raises:
+        KeyError: for ``ERROR``.
+    """
+    return _FINISH_WORDS[reason]
