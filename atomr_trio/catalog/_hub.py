@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ def hub_entry(name: str) -> ModelEntry:
 
 
 def fetch_hub_file(source: HubFile, entry: ModelEntry, home: ModelHome, report: ProgressCallback) -> Path:
-    """Download the file, going on where an earlier attempt stopped; needs the lock of ``home``.
+    """Download the file; needs the lock of ``home``.
+
+    A broken transfer goes on where it stopped, a file that was already whole is not fetched again. What an attempt
+    that was killed leaves is of use to older clients only, newer ones begin anew.
 
     Raises:
         ToolMissing: `huggingface-hub` is not installed.
@@ -46,10 +50,7 @@ def fetch_hub_file(source: HubFile, entry: ModelEntry, home: ModelHome, report: 
     if importlib.util.find_spec("huggingface_hub") is None:
         hint = "Install it: pip install 'atomr-trio[hub]'"
         raise ToolMissing(str(source), "the package huggingface-hub is not installed.", hint)
-    folder = home.partial / "hub"
-    folder.mkdir(exist_ok=True)
-    answer = home.partial / "hub.json"
-    answer.unlink(missing_ok=True)
+    folder, answer = _fresh_ground(home)
     arguments = [source.repo, source.filename, source.revision, str(folder), str(answer), str(MARGIN)]
     status = run_watched(
         [str(_SCRIPT), *arguments],
@@ -64,7 +65,20 @@ def fetch_hub_file(source: HubFile, entry: ModelEntry, home: ModelHome, report: 
     if status != 0 or "path" not in told:
         raise classify_hub_failure(str(source), told, home.folder)
     whole = Path(told["path"])
-    return home.commit(whole, actual=file_sha256(whole, report), expected=entry.sha256 or told.get("sha256"))
+    actual = file_sha256(whole, report)
+    path = home.commit(whole, actual=actual, expected=entry.sha256 or told.get("sha256"))
+    shutil.rmtree(folder)
+    return path
+
+
+def _fresh_ground(home: ModelHome) -> tuple[Path, Path]:
+    folder, answer = home.partial / "hub", home.partial / "hub.json"
+    folder.mkdir(exist_ok=True)
+    answer.unlink(missing_ok=True)
+    # Newer clients give each attempt a file of its own, which nobody takes up again.
+    for left in folder.rglob("*.*.incomplete"):
+        left.unlink()
+    return folder, answer
 
 
 def _read(answer: Path) -> dict[str, Any]:

@@ -96,6 +96,16 @@ class ModelRunner(ABC):
         """Where the work happens."""
         return TransportKind.UNKNOWN
 
+    @property
+    def loading(self) -> str | None:
+        """How far loading is, for people; ``None`` when it is done or unknown."""
+        return None
+
+    @property
+    def description(self) -> str | None:
+        """What it runs on, for people."""
+        return None
+
     def estimate_cost_usd(self, batch: ExecuteBatch, /) -> float:
         """What this request may cost at most, in USD."""
         return 0.0

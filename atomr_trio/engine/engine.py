@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from atomr_trio.core import BadRequest, CudaContextPoisoned, InferenceError, Internal, OutOfMemory
 
-from .blocks import BlockPool
+from .blocks import BlockPool, pages_for
 from .buckets import Buckets
 from .compile_cache import CompileCache
 from .device_errors import DeviceFault, classify_device_error, fault_name
@@ -251,24 +251,30 @@ class Engine:
 
 
 def _assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable[[int, int], None]) -> _Loaded:
+    chunk, chunk_busy = _chunks(settings)
     pool = BlockPool(model.num_pages, settings.page_size)
     limits = SchedulerLimits(
         max_num_seqs=settings.max_num_seqs,
         max_model_len=model.max_model_len,
-        chunk=settings.prefill_chunk,
-        chunk_busy=settings.prefill_chunk_busy,
+        chunk=chunk,
+        chunk_busy=chunk_busy,
         max_waiting=settings.max_waiting,
         watermark=model.num_pages // 100,
     )
-    chunks = (settings.prefill_chunk, settings.prefill_chunk_busy)
     buckets = Buckets.of(
         max_num_seqs=settings.max_num_seqs,
-        max_chunk=max(chunks),
-        max_pages=-(-model.max_model_len // settings.page_size),
+        max_chunk=max(chunk, chunk_busy),
+        max_pages=pages_for(model.max_model_len, settings.page_size),
     )
     new_kv = partial(init_kv, model.config, model.num_pages + 1, settings.page_size, model.dtype)
     programs = CompileCache(ProgramBuilder(model.config, model.params, jax.eval_shape(new_kv)))
-    programs.warm_up(buckets.at_start(chunks), on_progress)
+    programs.warm_up(buckets.at_start((chunk, chunk_busy)), on_progress)
     executor = StepExecutor(model.params, programs, buckets, settings.page_size, new_kv)
-    programs.prepare(buckets.ladder(chunks))
+    programs.prepare(buckets.ladder((chunk, chunk_busy)))
     return _Loaded(model, Scheduler(limits, pool), executor, programs)
+
+
+def _chunks(settings: EngineSettings) -> tuple[int, int]:
+    # A CPU computes 64 rows as efficiently as 256, and sooner; a GPU is not even awake at 64.
+    idle, busy = (64, 64) if jax.default_backend() == "cpu" else (512, 256)
+    return settings.prefill_chunk or idle, settings.prefill_chunk_busy or busy

@@ -18,7 +18,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
         max_model_len: prompt plus answer; ``None``: what the model was trained for. Never more than ``kv_tokens``.
         kv_tokens: size of the page pool; ``None``: two contexts or 16,384, as far as memory allows.
         page_size: tokens a page of the pool.
-        prefill_chunk: most prompt tokens in a step.
+        prefill_chunk: most prompt tokens in a step; ``None``: what suits the device.
         prefill_chunk_busy: the same while other sequences decode: what bounds the gap in their streams.
         max_waiting: requests that may wait for a place; the next one is refused.
         cache_dir: folder of the persistent compilation cache; ``None``: no cache. Its content is trusted code.
@@ -35,8 +35,8 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     max_model_len: int | None = None
     kv_tokens: int | None = None
     page_size: int = 16
-    prefill_chunk: int = 256
-    prefill_chunk_busy: int = 64
+    prefill_chunk: int | None = None
+    prefill_chunk_busy: int | None = None
     max_waiting: int = 1024
     cache_dir: str | None = None
     seed: int = 0
@@ -45,13 +45,11 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
         if self.load_format == "gguf" and not self.model:
             raise ValueError("model: a path is needed")
         for name in ("max_num_seqs", "page_size", "prefill_chunk", "prefill_chunk_busy", "max_waiting"):
-            _check_positive(name, getattr(self, name))
+            _check_at_least(1, name, getattr(self, name))
         for name in ("max_model_len", "kv_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 2:
-                raise ValueError(f"{name} must be at least 2, got {value}")
+            _check_at_least(2, name, getattr(self, name))
 
 
-def _check_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+def _check_at_least(least: int, name: str, value: int | None) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

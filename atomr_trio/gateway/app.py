@@ -17,7 +17,7 @@ from quart_trio.wrappers import TrioResponse
 from .backend import GatewayBackend
 from .guard import Guard
 from .logs import Log, stderr_log
-from .routes import RELEASE, Gateway, register_routes
+from .routes import RELEASE, Gateway, current_request_id, register_routes
 from .settings import GatewaySettings
 
 __all__ = ["create_app"]
@@ -55,7 +55,7 @@ def create_app(
     register_routes(app, gateway)
 
     async def refuse(error: Exception) -> Response:
-        return gateway.refuse(error)
+        return gateway.refuse(error, current_request_id())
 
     app.register_error_handler(Exception, refuse)
     app.asgi_app = Guard(app.asgi_app, settings, log)

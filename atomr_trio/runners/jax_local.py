@@ -122,6 +122,7 @@ class JaxLocalRunner(ModelRunner):
         self._next_id = 0
         self._ready = trio.Event()
         self._progress = trio.Event()
+        self._stage: frames.Progress | None = None
         self.device: frames.Ready | None = None
         self.last_step: frames.Step | None = None
 
@@ -154,6 +155,20 @@ class JaxLocalRunner(ModelRunner):
     def codec(self) -> TextCodec:
         """The model's text side."""
         return self._codec
+
+    @property
+    def loading(self) -> str | None:
+        """The stage of loading and its percentage."""
+        if self._stage is None or self._ready.is_set():
+            return None
+        return f"{self._stage.stage} {100 * self._stage.done // max(1, self._stage.total)}%"
+
+    @property
+    def description(self) -> str | None:
+        """Number type, device and context length."""
+        if self.device is None:
+            return None
+        return f"{self.device.dtype} on {self.device.device}, context {self.device.max_model_len}"
 
     @property
     def device_pid(self) -> int | None:
@@ -240,6 +255,7 @@ class JaxLocalRunner(ModelRunner):
             case frames.Rejected():
                 self._reject(frame)
             case frames.Progress():
+                self._stage = frame
                 self._progress.set()
             case frames.Ready():
                 self.device = frame

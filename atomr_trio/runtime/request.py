@@ -3,7 +3,7 @@
 import trio
 
 from atomr_trio.actor import Actor, ActorError, ActorRef, Context
-from atomr_trio.core import Backpressure, InferenceError, Internal, TokenUsage
+from atomr_trio.core import Backpressure, DeploymentUnavailable, InferenceError, Internal, TokenUsage
 
 from .messages import (
     Add,
@@ -64,9 +64,12 @@ class RequestActor(Actor[RequestMsg]):
 
     async def post_stop(self, ctx: Context[RequestMsg]) -> None:
         """Make sure that the request ended, and report it once."""
-        self._output.cancel("the request was stopped")
-        if self._dispatched is not None:
-            self._metrics.tell(self._record(self._dispatched.deployment))
+        if self._dispatched is None:
+            self._output.cancel("the request was stopped")
+            return
+        deployment = self._dispatched.deployment
+        self._output.fail(DeploymentUnavailable(deployment, "the server is stopping", 1.0))
+        self._metrics.tell(self._record(deployment))
 
     async def _run(self, dispatch: Dispatch, ctx: Context[RequestMsg]) -> None:
         try:

@@ -34,9 +34,12 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), HubHandler)
-        self.etag = sha256(MODEL)
-        self.break_at: int | None = None
         self.starts: list[int] = []
+        self.break_at: list[int] = []
+        self.offer(MODEL)
+
+    def offer(self, data):
+        self.data, self.etag = data, sha256(data)
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -59,13 +62,15 @@ class HubHandler(BaseHTTPRequestHandler):
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("ETag", f'"{self.server.etag}"')
         self.send_header("Accept-Ranges", "bytes")
-        data = MODEL[start:] if found else b""
-        self.send_header("Content-Range", f"bytes {start}-{len(MODEL) - 1}/{len(MODEL)}")
+        whole = self.server.data
+        data = whole[start:] if found else b""
+        self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if body:
             self.server.starts.append(start)
-            self.wfile.write(data[: self.server.break_at])
+            breaks = self.server.break_at
+            self.wfile.write(data[: breaks.pop(0)] if breaks else data)
 
 
 @pytest.fixture
@@ -98,21 +103,43 @@ def test_a_file_of_the_hub(hub, tmp_path, monkeypatch):
         ensure_model(Catalog(), NAME, verify=True)
 
 
-def test_a_broken_download_goes_on_where_it_stopped(hub, monkeypatch):
-    hub.break_at = 10**6
-    stop = threading.Event()
+def test_a_broken_download_goes_on_where_it_stopped(hub):
+    # The client writes ten megabytes at a time.
+    hub.offer(MODEL * 4)
+    hub.break_at = [11 * 2**20]
+    assert ensure_model(Catalog(), NAME).read_bytes() == MODEL * 4
+    assert hub.starts == [0, 10 * 2**20]
 
-    def give_up(progress):
-        # The client itself tries again and again; ended here, what it has stays.
-        if hub.starts:
-            stop.set()
+
+def test_a_download_that_is_ended_leaves_nothing_in_the_way(hub, tmp_path):
+    hub.offer(MODEL * 4)
+    hub.break_at = [11 * 2**20, *[0] * 100]
+
+    def give_up(_progress):
+        if len(hub.starts) > 1:
             raise KeyboardInterrupt
 
-    with pytest.raises((KeyboardInterrupt, DownloadFailed)):
+    with pytest.raises(KeyboardInterrupt):
         ensure_model(Catalog(), NAME, on_progress=give_up)
-    hub.break_at = None
-    hub.starts.clear()
+    assert not list((tmp_path / "cache").rglob("*.gguf"))
+    hub.break_at.clear()
+    seen = []
+    path = ensure_model(Catalog(), NAME, on_progress=seen.append)
+    assert path.read_bytes() == MODEL * 4
+    assert seen[0].done < 1000
+    assert not list((tmp_path / "cache").rglob("*.incomplete"))
+
+
+def test_a_whole_file_that_was_not_yet_checked_is_not_fetched_again(hub):
+    def give_up(progress):
+        if progress.stage == "verify":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_model(Catalog(), NAME, on_progress=give_up)
+    assert hub.starts == [0]
     assert ensure_model(Catalog(), NAME).read_bytes() == MODEL
+    assert hub.starts == [0]
 
 
 def test_a_file_that_is_not_what_the_hub_says(hub, tmp_path):
@@ -144,7 +171,7 @@ def test_without_the_client(hub, monkeypatch):
     "name", ["hf:", "hf:org", "hf:org/repo", "hf:org/repo/", "hf:org/../x", "hf:org/repo/../../x", "hf:/a/b"]
 )
 def test_a_name_that_is_not_one_of_the_hub(name):
-    with pytest.raises(ModelUnknown, match="hf:org/repo/file.gguf"):
+    with pytest.raises(ModelUnknown, match=r"hf:org/repo/file\.gguf"):
         ensure_model(Catalog(), name)
 
 

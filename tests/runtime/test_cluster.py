@@ -111,6 +111,7 @@ async def test_beyond_slots_and_queue_there_is_backpressure_and_the_queue_times_
                 with pytest.raises(Backpressure, match="60s in the queue"):
                     await waiting.collect()
                 assert trio.current_time() - started == pytest.approx(60, abs=1)
+        await settle()
         assert runner.cancelled == ["one"]
 
 

@@ -4,8 +4,9 @@ from hypothesis import strategies as st
 
 from atomr_trio.core import BadRequest
 from atomr_trio.text import StopMatcher
+from atomr_trio.text.stops import _failure_table
 
-STOPS = st.lists(st.text("ab", min_size=1, max_size=5), max_size=4)
+STOPS = st.lists(st.text("ab", min_size=1, max_size=8), max_size=4)
 CHUNKS = st.lists(st.text("abc", max_size=6))
 
 
@@ -37,6 +38,13 @@ def test_any_portions_give_what_looking_at_the_whole_gives(stops, chunks):
         held = 0 if ended else may_begin_a_stop(stops, seen)
         assert shown == expected[: len(expected) - held]
     assert shown + matcher.flush() == reference(stops, seen)[0]
+
+
+@given(pattern=st.text("ab", min_size=1, max_size=12))
+def test_the_table_holds_the_longest_end_that_begins_the_pattern(pattern):
+    for at, length in enumerate(_failure_table(pattern)):
+        seen = pattern[: at + 1]
+        assert length == max(size for size in range(at + 1) if seen.endswith(seen[:size]))
 
 
 @given(chunks=CHUNKS)

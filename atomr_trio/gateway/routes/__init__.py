@@ -4,7 +4,7 @@ from quart_trio import QuartTrio
 
 from ._gateway import RELEASE as RELEASE
 from ._gateway import Gateway as Gateway
-from ._gateway import to_response as to_response
+from ._gateway import current_request_id as current_request_id
 from ._gateway import view
 from ._generate import complete, complete_chat
 from ._health import livez, readyz

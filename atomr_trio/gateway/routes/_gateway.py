@@ -17,7 +17,16 @@ from atomr_trio.gateway.guard import request_id_of
 from atomr_trio.gateway.logs import Log
 from atomr_trio.gateway.settings import GatewaySettings
 
-__all__ = ["RELEASE", "Gateway", "decoded_body", "json_response", "release_of", "to_response", "view"]
+__all__ = [
+    "RELEASE",
+    "Gateway",
+    "current_request_id",
+    "decoded_body",
+    "json_response",
+    "release_of",
+    "to_response",
+    "view",
+]
 
 RELEASE = "atomr_trio.release"
 # Decoding this much JSON takes about as long as a hop to a worker thread and back matters to nobody.
@@ -36,22 +45,22 @@ class Gateway:
     log: Log
     clock: Callable[[], float]
 
-    def refuse(self, error: Exception, prompt_param: str | None = None) -> Response:
+    def refuse(self, error: Exception, request_id: str, prompt_param: str | None = None) -> Response:
         """The answer to a request that failed before its first token."""
         if isinstance(error, HTTPException):
             return to_response(reply_to_http_exception(error))
-        self._note(error)
-        return to_response(error_reply(error, current_request_id(), prompt_param=prompt_param, now=self.clock()))
+        self._note(error, request_id)
+        return to_response(error_reply(error, request_id, prompt_param=prompt_param, now=self.clock()))
 
-    def tell(self, error: Exception, prompt_param: str | None = None) -> object:
+    def tell(self, error: Exception, request_id: str, prompt_param: str | None = None) -> object:
         """The event for a request that failed in mid-stream."""
-        self._note(error)
-        return error_object(error, current_request_id(), prompt_param=prompt_param)
+        self._note(error, request_id)
+        return error_object(error, request_id, prompt_param=prompt_param)
 
-    def _note(self, error: Exception) -> None:
+    def _note(self, error: Exception, request_id: str) -> None:
         typed = as_inference_error(error)
         if typed is None or isinstance(typed, Internal):
-            self.log.error("request failed", request_id=current_request_id(), exc_info=error)
+            self.log.error("request failed", request_id=request_id, exc_info=error)
 
 
 def view(
@@ -66,13 +75,13 @@ def view(
         try:
             return await handler(gateway, *args, **kwargs)
         except Exception as error:
-            return gateway.refuse(error, prompt_param)
+            return gateway.refuse(error, current_request_id(), prompt_param)
 
     return run
 
 
 def current_request_id() -> str:
-    """The id of the request that is being handled."""
+    """The id of the request that is being handled. Quart knows it up to the response's headers, not beyond."""
     return request_id_of(cast("Scope", request.scope))
 
 

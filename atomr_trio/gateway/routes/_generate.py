@@ -94,7 +94,7 @@ async def _streamed(
         open_choices=set(range(len(batches))),
         first=first,
         usage=partial(_usage, answers, batches, generation.n),
-        tell=partial(gateway.tell, prompt_param=generation.prompt_param),
+        tell=partial(gateway.tell, request_id=current_request_id(), prompt_param=generation.prompt_param),
         heartbeat=gateway.settings.heartbeat,
         release=release,
     )

@@ -1,0 +1,5 @@
+"""`python -m atomr_trio.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,89 @@
+"""`atomr-trio serve`: the gateway over one deployment, until a signal ends it."""
+
+import json
+import logging
+import shlex
+import signal
+import sys
+from typing import Any
+
+import click
+import trio
+from attrs import evolve
+
+from atomr_trio.actor import ActorRef, Props
+from atomr_trio.core import Deployment
+from atomr_trio.gateway import GatewaySettings, ServerSettings
+from atomr_trio.gateway.actor import ApiGatewayActor, GatewayConfig, Stop
+from atomr_trio.runners import RunnerRegistry
+from atomr_trio.runtime import Cluster
+
+from ._exits import exits
+from ._launch import Loading
+from ._model import ModelOptions, model_options
+from ._pull import fetch
+
+__all__ = ["serve"]
+
+
+@click.command()
+@model_options
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    help="Seconds that requests in flight get to finish after SIGINT or SIGTERM; a second signal ends them at once.",
+)
+@click.option("--access-log/--no-access-log", default=True, help="One JSON line per request on standard error.")
+def serve(host: str, port: int, grace: float, access_log: bool, **options: Any) -> None:
+    """Serve MODEL (a catalogue name, a path, or hf:ORG/REPO/FILE.gguf) with the OpenAI API."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    with exits():
+        choice = ModelOptions(**options)
+        deployment, registry = choice.deployment(), choice.registry()
+        if deployment.runtime == "jax":
+            deployment = evolve(deployment, model=str(fetch(deployment.model)))
+        config = GatewayConfig(
+            host=host,
+            port=port,
+            server=ServerSettings(grace=grace),
+            app=GatewaySettings(access_log=access_log),
+        )
+        trio.run(_serve, config, deployment, registry)
+
+
+async def _serve(config: GatewayConfig, deployment: Deployment, registry: RunnerRegistry) -> None:
+    loading = Loading(registry)
+    with trio.CancelScope() as everything:
+        async with (
+            Cluster.open(create_runner=loading.create) as cluster,
+            trio.open_nursery() as nursery,
+        ):
+            gateway = ApiGatewayActor(config, cluster.directory)
+            # Bound before the model is loaded: a taken port is known at once, and /readyz says 503 meanwhile.
+            ref = await cluster.system.actor_of(Props[Stop](factory=lambda: gateway), "gateway")
+            nursery.start_soon(_obey_signals, ref, everything)
+            await loading.deploy(cluster, deployment)
+            _announce(gateway.urls[0], deployment, loading.describe())
+            await ref.wait_terminated()
+            nursery.cancel_scope.cancel(reason="the gateway has stopped")
+
+
+async def _obey_signals(gateway: "ActorRef[Stop]", everything: trio.CancelScope) -> None:
+    """The first signal ends the server with grace, the second at once."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        await anext(signals)
+        click.echo("stopping; a second signal ends it at once", err=True)
+        gateway.tell(Stop())
+        await anext(signals)
+        everything.cancel(reason="a second signal")
+
+
+def _announce(url: str, deployment: Deployment, description: str) -> None:
+    body = {"model": deployment.name, "messages": [{"role": "user", "content": "Say hello."}], "stream": True}
+    curl = ["curl", "-N", f"{url}/v1/chat/completions", "-H", "content-type: application/json", "-d", json.dumps(body)]
+    click.echo(f"{deployment.name} is served at {url}/v1" + (f" ({description})" if description else ""))
+    click.echo(f"\n  {shlex.join(curl)}\n")

@@ -1,0 +1,85 @@
+"""The device process's end of the socket: frames in through a thread, frames out from any thread."""
+
+import os
+import queue
+import socket
+import sys
+import threading
+
+from attrs import define, field
+
+from .frames import Frame, ParentFrame, Ping, Pong, ProtocolViolation, Shutdown, encode, parent_frame_decoder
+
+__all__ = ["EXIT_EOF", "EXIT_VIOLATION", "Connection"]
+
+EXIT_EOF = 0
+EXIT_VIOLATION = 4
+_READ_BYTES = 64 * 1024
+# A full inbox stops the reading, and the server feels it on its socket.
+_INBOX_FRAMES = 4096
+
+
+@define
+class Connection:
+    """Frames over a socket.
+
+    The reader ends the whole process when the server hangs up or sends garbage, whatever the other threads are doing:
+    loading and compiling take many seconds and cannot be interrupted in any other way.
+    """
+
+    _socket: socket.socket
+    _inbox: "queue.Queue[ParentFrame]" = field(init=False, factory=lambda: queue.Queue(_INBOX_FRAMES))
+    _sending: threading.Lock = field(init=False, factory=threading.Lock)
+
+    def start(self) -> None:
+        """Start to read."""
+        threading.Thread(target=self._read, name="frames-in", daemon=True).start()
+
+    def receive(self) -> ParentFrame:
+        """Wait for the next frame."""
+        return self._inbox.get()
+
+    def received(self) -> list[ParentFrame]:
+        """Return the frames that are here, without waiting."""
+        frames: list[ParentFrame] = []
+        while True:
+            try:
+                frames.append(self._inbox.get_nowait())
+            except queue.Empty:
+                return frames
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame; waits while the server does not read."""
+        data = encode(frame)
+        try:
+            with self._sending:
+                self._socket.sendall(data)
+        except OSError:
+            os._exit(EXIT_EOF)
+
+    def _read(self) -> None:
+        decoder = parent_frame_decoder()
+        try:
+            while data := self._receive_bytes():
+                for frame in decoder.feed(data):
+                    self._dispatch(frame)
+            if decoder.buffered:
+                raise ProtocolViolation("the stream ends inside a frame")
+        except ProtocolViolation as violation:
+            print(f"atomr-trio device process: {violation}", file=sys.stderr, flush=True)
+            os._exit(EXIT_VIOLATION)
+        os._exit(EXIT_EOF)
+
+    def _receive_bytes(self) -> bytes:
+        try:
+            return self._socket.recv(_READ_BYTES)
+        except ConnectionError:
+            return b""
+
+    def _dispatch(self, frame: ParentFrame) -> None:
+        if isinstance(frame, Shutdown):
+            os._exit(EXIT_EOF)
+        if isinstance(frame, Ping):
+            self.send(Pong(frame.number))
+        else:
+            self._inbox.put(frame)

@@ -1,0 +1,125 @@
+"""The loop of the device process: frames in, engine steps, frames out."""
+
+import threading
+from time import monotonic
+
+from attrs import define, field
+
+from atomr_trio.core import CudaContextPoisoned, InferenceError, ModelLoadError, OutOfMemory, Unrecoverable
+
+from .connection import Connection
+from .engine import Engine, StepResult
+from .frames import (
+    Abort,
+    Add,
+    Configure,
+    Fatal,
+    FatalKind,
+    Heartbeat,
+    ParentFrame,
+    Progress,
+    ProtocolViolation,
+    Rejected,
+    SequenceRequest,
+    Step,
+)
+
+__all__ = ["Service", "fatal_frame"]
+
+
+def fatal_frame(error: Exception) -> Fatal:
+    """Say in a frame why the process ends; nothing of an unknown error's text, which has paths in it."""
+    kinds: list[tuple[type[Exception], FatalKind]] = [
+        (CudaContextPoisoned, "ContextPoisoned"),
+        (OutOfMemory, "OutOfMemory"),
+        (Unrecoverable, "Unrecoverable"),
+    ]
+    for kind, tag in kinds:
+        if isinstance(error, kind):
+            return Fatal(tag, _text(error))
+    return Fatal("ContextPoisoned", f"the engine failed: {type(error).__name__}")
+
+
+def _text(error: Exception) -> str:
+    return str(error) if isinstance(error, ModelLoadError) else getattr(error, "message", str(error))
+
+
+@define
+class Service:
+    """Serves one connection with one engine, until the process ends."""
+
+    _connection: Connection
+    _heartbeat_s: float
+    _engine: Engine
+    _busy_since: float | None = field(init=False, default=None)
+
+    @classmethod
+    def of(cls, connection: Connection, configure: Configure) -> "Service":
+        """Return the service that the first frame asks for."""
+        return cls(connection, configure.heartbeat_s, Engine(configure.settings))
+
+    def run(self) -> None:
+        """Load, then step for as long as there is work, and wait for work. Returns only by an exception.
+
+        Raises:
+            InferenceError: the engine cannot go on; see ``fatal_frame``.
+            ProtocolViolation: a frame that has no place here.
+        """
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        self._connection.send(self._engine.load(self._report))
+        while True:
+            frames = [self._connection.receive()] if self._engine.idle else []
+            for frame in [*frames, *self._connection.received()]:
+                self._handle(frame)
+            if not self._engine.idle:
+                self._step()
+
+    def _report(self, stage: str, done: int, total: int) -> None:
+        self._connection.send(Progress("weights" if stage == "weights" else "compile", done, total))
+
+    def _handle(self, frame: ParentFrame) -> None:
+        match frame:
+            case Add(requests):
+                for request in requests:
+                    self._add(request)
+            case Abort(ids):
+                for number in ids:
+                    self._engine.abort(number)
+            case _:
+                raise ProtocolViolation(f"{type(frame).__name__} comes once, as the first frame")
+
+    def _add(self, request: SequenceRequest) -> None:
+        try:
+            self._engine.add(request)
+        except InferenceError as error:
+            self._reject(request.id, error)
+
+    def _reject(self, number: int, error: InferenceError) -> None:
+        self._connection.send(Rejected(number, error.kind, str(error)))
+
+    def _step(self) -> None:
+        self._busy_since = monotonic()
+        result = self._engine.step()
+        self._busy_since = None
+        for number, error in result.failed:
+            self._reject(number, error)
+        self._connection.send(self._step_frame(result))
+
+    def _step_frame(self, result: StepResult) -> Step:
+        engine = self._engine
+        return Step(
+            number=engine.steps,
+            outputs=result.outputs,
+            running=engine.running,
+            waiting=engine.waiting,
+            tokens=result.tokens,
+            free_pages=engine.free_pages,
+            preemptions=engine.preemptions,
+        )
+
+    def _beat(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(self._heartbeat_s):
+            engine, since = self._engine, self._busy_since
+            busy_s = 0.0 if since is None else monotonic() - since
+            self._connection.send(Heartbeat(engine.steps, engine.running, engine.waiting, busy_s, engine.compiling))

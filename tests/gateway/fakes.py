@@ -1,0 +1,169 @@
+"""A backend that plays scripts: what each request answers, when, and whether it was left."""
+
+import math
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from atomr_trio.core import (
+    ContextLengthExceeded,
+    DeploymentState,
+    FinishReason,
+    ModelNotFound,
+    TokenChunk,
+    Tokens,
+    TokenUsage,
+)
+from atomr_trio.gateway import ModelInfo, Readiness
+
+MODEL = "org/echo"
+
+
+@attrs.define
+class Script:
+    """What a request does, step by step.
+
+    A string is a token; a number is a pause in seconds; an exception fails the request; an event is waited for;
+    a finish reason ends it. A script that runs out ends with `stop`.
+    """
+
+    steps: list
+
+
+def say(*steps):
+    return Script(list(steps))
+
+
+NEVER = math.inf
+
+
+@attrs.define
+class FakeStream:
+    """Merges what a producer task has put in since the last call, as the real one does."""
+
+    request_id: str
+    tokens: Tokens = attrs.field(factory=Tokens)
+    _pending: list = attrs.field(factory=list)
+    _failure: Exception | None = None
+    _finish: FinishReason | None = None
+    _wake: trio.Event = attrs.field(factory=trio.Event)
+    _over: bool = False
+
+    def push(self, text):
+        self._pending.append(text)
+        self._wake.set()
+
+    def end(self, reason):
+        self._finish = reason
+        self._wake.set()
+
+    def fail(self, error):
+        self._failure = error
+        self._wake.set()
+
+    async def receive(self):
+        if self._over:
+            raise StopAsyncIteration
+        await self._wake.wait()
+        self._wake = trio.Event()
+        if self._failure is not None and not self._pending:
+            raise self._failure
+        return self._take()
+
+    def _take(self):
+        taken, self._pending = self._pending, []
+        usage = None
+        if self._finish is not None:
+            self._over = True
+            usage = TokenUsage(7, len(self.tokens.token_ids) + len(taken))
+        chunk = TokenChunk(
+            request_id=self.request_id,
+            text_delta="".join(taken),
+            token_ids=tuple(range(len(taken))),
+            usage=usage,
+            finish_reason=self._finish,
+        )
+        self.tokens.append(chunk)
+        if self._failure is not None:
+            self._wake.set()
+        return chunk
+
+
+@attrs.define
+class ScriptedBackend:
+    """Answers choice k of a request, or the k-th single request, with script k; the last script when they run out."""
+
+    scripts: list = attrs.field(factory=lambda: [say("hello", " ", "world")])
+    ready: bool = True
+    max_tokens: int = 1000
+    prepared: list = attrs.field(factory=list)
+    submitted: list = attrs.field(factory=list)
+    running: set = attrs.field(factory=set)
+    left_early: list = attrs.field(factory=list)
+    on_prepare: object = None
+    on_submit: object = None
+    idle: trio.Event = attrs.field(factory=trio.Event)
+    busy: trio.Event = attrs.field(factory=trio.Event)
+
+    async def models(self):
+        return [
+            ModelInfo(id=MODEL, created=1_700_000_000, max_model_len=2048),
+            ModelInfo(id="other", created=1_700_000_001, owned_by="someone", state=DeploymentState.PENDING),
+        ]
+
+    async def readiness(self):
+        state = DeploymentState.SERVING if self.ready else DeploymentState.PENDING
+        return Readiness(ready=self.ready, deployments={MODEL: state})
+
+    async def prepare(self, batch):
+        await trio.lowlevel.checkpoint()
+        if self.on_prepare is not None:
+            raise self.on_prepare
+        if batch.model != MODEL:
+            raise ModelNotFound(batch.model)
+        if len(repr(batch)) > 20_000:
+            raise ContextLengthExceeded(len(repr(batch)), 2048)
+        self.prepared.append(batch)
+        return attrs.evolve(batch, prompt_ids=(1, 2, 3))
+
+    @asynccontextmanager
+    async def submit(self, batch):
+        if self.on_submit is not None:
+            raise self.on_submit
+        _, _, choice = batch.request_id.rpartition("-")
+        number = int(choice) if len(choice) < 5 else len(self.submitted)
+        script = self.scripts[min(number, len(self.scripts) - 1)]
+        self.submitted.append(batch)
+        self.running.add(batch.request_id)
+        self.busy.set()
+        stream = FakeStream(batch.request_id)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._play, script, stream)
+                try:
+                    yield stream
+                finally:
+                    nursery.cancel_scope.cancel()
+        finally:
+            self.running.discard(batch.request_id)
+            if stream._finish is None and stream._failure is None:
+                self.left_early.append(batch.request_id)
+            if not self.running:
+                self.idle.set()
+
+    async def _play(self, script, stream):
+        for step in script.steps:
+            match step:
+                case FinishReason():
+                    return stream.end(step)
+                case str():
+                    stream.push(step)
+                    await trio.lowlevel.checkpoint()
+                case int() | float():
+                    await trio.sleep(step)
+                case trio.Event():
+                    await step.wait()
+                case Exception():
+                    return stream.fail(step)
+        return stream.end(FinishReason.STOP)
