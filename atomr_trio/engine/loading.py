@@ -3,18 +3,18 @@
 import os
 from collections.abc import Callable
 
-import jax
 from attrs import frozen
 
 from atomr_trio.core import ModelLoadError
 from atomr_trio.formats import GgufFile
 
 from .config import DType, ModelConfig
+from .device import Device, first_device, wait_for
 from .memory import available_bytes, choose_pages, page_bytes
 from .settings import EngineSettings
 from .weights import Params, load_gguf_params, random_params
 
-__all__ = ["LoadedModel", "load_model", "resolve_dtype", "use_compilation_cache"]
+__all__ = ["LoadedModel", "load_model", "resolve_dtype"]
 
 OnProgress = Callable[[int, int], None]
 
@@ -23,6 +23,7 @@ OnProgress = Callable[[int, int], None]
 class LoadedModel:
     """A model in memory. ``num_pages`` does not count the garbage page; ``max_model_len`` is in tokens."""
 
+    device: Device
     config: ModelConfig
     params: Params
     dtype: DType
@@ -36,18 +37,18 @@ def load_model(settings: EngineSettings, on_progress: OnProgress) -> LoadedModel
     Raises:
         ModelLoadError: the file is missing, damaged or of an unsupported kind, or memory does not suffice.
     """
-    device = jax.devices()[0]
+    device = first_device()
     dtype = resolve_dtype(settings.dtype, device.platform)
     try:
         config, params = _read(settings, dtype, on_progress)
-        jax.block_until_ready(params)
+        wait_for(params)
     except (OSError, MemoryError) as error:
         raise ModelLoadError(_reason(error)) from error
     per_page = page_bytes(config, settings.page_size, dtype)
-    free = available_bytes(device)
-    accelerator = device.platform != "cpu"
-    pages, longest = choose_pages(settings, config.context_length, per_page, free, accelerator=accelerator)
-    return LoadedModel(config, params, dtype, pages, longest)
+    # Asked again: the weights are loaded now.
+    free = available_bytes(first_device())
+    pages, longest = choose_pages(settings, config.context_length, per_page, free, accelerator=not device.is_cpu)
+    return LoadedModel(device, config, params, dtype, pages, longest)
 
 
 def resolve_dtype(asked: str, platform: str) -> DType:
@@ -76,10 +77,3 @@ def _reason(error: OSError | MemoryError) -> str:
     if isinstance(error, OSError):
         return os.strerror(error.errno).lower() if error.errno else "the file cannot be read"
     return "there is not enough memory for its weights"
-
-
-def use_compilation_cache(folder: str) -> None:
-    """Keep compiled programs in a folder, across processes. Affects the whole process."""
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

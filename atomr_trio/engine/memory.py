@@ -8,6 +8,7 @@ from atomr_trio.core import ModelLoadError
 
 from .blocks import pages_for
 from .config import DType, ModelConfig
+from .device import Device, shapes_of
 from .model import init_kv
 from .settings import EngineSettings
 
@@ -19,7 +20,7 @@ _SHARE_OF_FREE = 0.6
 
 def page_bytes(config: ModelConfig, page_size: int, dtype: DType) -> int:
     """Return what one page takes in all layers, in bytes."""
-    shapes = jax.eval_shape(lambda: init_kv(config, 1, page_size, dtype))
+    shapes = shapes_of(lambda: init_kv(config, 1, page_size, dtype))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
@@ -49,14 +50,9 @@ def choose_pages(
     return pages, longest
 
 
-def available_bytes(device: jax.Device) -> int | None:
-    """Return the bytes that can still be allocated on a device, or ``None`` where that cannot be known."""
-    if device.platform == "cpu":
-        return _host_bytes()
-    stats = device.memory_stats()
-    if not stats or "bytes_limit" not in stats:
-        return None
-    return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+def available_bytes(device: Device) -> int | None:
+    """Return the bytes that can still be allocated for a device, or ``None`` where that cannot be known."""
+    return _host_bytes() if device.is_cpu else device.free_bytes
 
 
 def _host_bytes() -> int | None:

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false
 """How a step's inputs travel: packed into int32 arrays, because every array costs a transfer.
 
 A row of a step is ``start, count | tokens | page table``; a row of a draw is its sampling parameters. Floats and seeds

@@ -65,7 +65,7 @@ def _serve(connection: Connection) -> None:
 
         Service.of(connection, configure).run()
     except ProtocolViolation as violation:
-        print(f"atomr-trio device process: {violation}", file=sys.stderr)
+        sys.stderr.write(f"atomr-trio device process: {violation}\n")
         code = EXIT_VIOLATION
     except Exception as error:
         from .service import fatal_frame

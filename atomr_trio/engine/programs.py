@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The two device programs of a step, and how they are compiled.
 
 A step is a forward program (cache donated, one row of logits per sequence) and a draw from its logits. They are apart

@@ -2,8 +2,8 @@
 
 Order of operations: temperature, min-p, top-k, top-p, draw. Each filter is a *threshold on the logits*: a token
 is kept when its logit is at least the row's threshold, so equal logits are kept or dropped together. The
-thresholds come from the best `CANDIDATES` logits of the row; a row whose answer lies deeper gets it by exact
-bisection over the whole vocabulary, in a branch that runs only when some row needs it.
+thresholds come from the best `CANDIDATES` logits of a row; a row whose answer lies deeper gets it by exact
+bisection over the whole vocabulary, in a branch that runs only for such rows.
 
 The draw of a row is a function of its own logits, parameters, seed and position: other rows do not matter.
 """
@@ -17,7 +17,11 @@ import jax.numpy as jnp
 __all__ = ["SamplingState", "greedy", "sample", "seed_words", "token_logprobs"]
 
 CANDIDATES = 64
-_BLOCK = 256
+
+# The vocabulary is handled as blocks of this many tokens: to find the best token, the best few, or the one that
+# was drawn, look at one number per block first. Several times faster than the whole row at once, and exact.
+_BLOCK = 64
+
 _INFINITY_BITS = 0x7F800000
 
 
@@ -47,15 +51,25 @@ def seed_words(seed: int) -> tuple[int, int]:
 
 
 def greedy(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Take the best token of each row of f32 ``[B, V]``; returns ids i32 ``[B]`` and log probabilities f32 ``[B]``."""
-    ids = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    """Take the best token of each row.
+
+    Args:
+        logits: f32 ``[B, V]``.
+
+    Returns:
+        ids i32 ``[B]`` (the lowest of equals), and their log probabilities f32 ``[B]``.
+    """
+    ids = _best_token(_in_blocks(logits))
     return ids, token_logprobs(logits, ids)
 
 
 def token_logprobs(logits: jax.Array, ids: jax.Array) -> jax.Array:
     """Return the log probability, f32 ``[C]``, of token ``ids`` i32 ``[C]`` under raw logits f32 ``[C, V]``."""
     chosen = jnp.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
+    blocks = _in_blocks(logits)
+    peaks = jnp.max(blocks, axis=-1)
+    peak = jnp.max(peaks, axis=-1)
+    return chosen - peak - jnp.log(jnp.sum(jnp.exp(blocks - peak[:, None, None]), axis=(1, 2)))
 
 
 def sample(logits: jax.Array, state: SamplingState) -> tuple[jax.Array, jax.Array]:
@@ -68,78 +82,122 @@ def sample(logits: jax.Array, state: SamplingState) -> tuple[jax.Array, jax.Arra
     Returns:
         ids i32 ``[B]``, and their log probabilities f32 ``[B]`` under the raw logits, before any filter.
     """
-    drawn = _draw(_weights(logits, state), _uniforms(state))
-    ids = jnp.where(state.temperature > 0, drawn, jnp.argmax(logits, axis=-1)).astype(jnp.int32)
+    blocks = _in_blocks(logits)
+    drawn = _draw(_weights(blocks, state, logits.shape[-1]), _uniforms(state))
+    ids = jnp.where(state.temperature > 0, drawn, _best_token(blocks))
     return ids, token_logprobs(logits, ids)
 
 
-def _weights(logits: jax.Array, state: SamplingState) -> jax.Array:
-    """Unnormalised probabilities ``[B, V]`` after all filters; 0 where dropped."""
-    # The distance to the row's best logit is 0 or more, so its bit patterns are ordered like it: see _bisect.
-    below = jnp.max(logits, axis=-1, keepdims=True) - logits
-    rows = _Rows(below, _probabilities(below, state.temperature), state)
-    near, settled = _limit_by_candidates(rows)
-    limit = jax.lax.cond(
-        jnp.all(settled | (state.temperature <= 0)),
-        lambda: near,
-        lambda: jnp.where(settled, near, _limit_by_bisection(rows)),
-    )
-    return jnp.where(below <= limit[:, None], rows.weights, 0.0)
+def _in_blocks(logits: jax.Array) -> jax.Array:
+    batch, vocab = logits.shape
+    padded = jnp.pad(logits, ((0, 0), (0, -vocab % _BLOCK)), constant_values=-jnp.inf)
+    return padded.reshape(batch, -1, _BLOCK)
+
+
+def _best_token(blocks: jax.Array) -> jax.Array:
+    block = jnp.argmax(jnp.max(blocks, axis=-1), axis=-1)
+    return _token(block, jnp.argmax(_block(blocks, block), axis=-1))
+
+
+def _block(blocks: jax.Array, index: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(blocks, index[:, None, None], axis=1)[:, 0]
+
+
+def _token(block: jax.Array, within: jax.Array) -> jax.Array:
+    return (block * _BLOCK + within).astype(jnp.int32)
 
 
 class _Rows(NamedTuple):
+    """The rows in a form that all filters share.
+
+    ``below``: distance of each logit to the row's best, ``[B, n, _BLOCK]``; not negative, infinite for padding.
+    ``weights``: unnormalised probabilities after temperature. ``min_p_limit``, ``top_k``, ``top_p``: ``[B]``, with
+    infinity, the number of all tokens, and 1 for "off".
+    """
+
     below: jax.Array
     weights: jax.Array
-    state: SamplingState
-
-    @property
-    def top_k(self) -> jax.Array:
-        vocab = self.below.shape[-1]
-        return jnp.where((self.state.top_k > 0) & (self.state.top_k < vocab), self.state.top_k, vocab)
-
-    @property
-    def min_p_limit(self) -> jax.Array:
-        by_min_p = -jnp.log(self.state.min_p) * self.state.temperature
-        return jnp.where(self.state.min_p > 0, by_min_p, jnp.inf)
-
-    def mass(self, limit: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(self.below <= limit[:, None], self.weights, 0.0), axis=-1)
+    min_p_limit: jax.Array
+    top_k: jax.Array
+    top_p: jax.Array
 
 
-def _probabilities(below: jax.Array, temperature: jax.Array) -> jax.Array:
-    return jnp.exp(-below / jnp.where(temperature > 0, temperature, 1.0)[:, None])
+def _weights(blocks: jax.Array, state: SamplingState, vocab: int) -> jax.Array:
+    """Unnormalised probabilities after all filters, 0 where dropped: the shape of ``blocks``."""
+    below = jnp.max(blocks, axis=(1, 2), keepdims=True) - blocks
+    temperature = jnp.where(state.temperature > 0, state.temperature, 1.0)
+    min_p_limit = jnp.where(state.min_p > 0, -jnp.log(state.min_p) * temperature, jnp.inf)
+    top_k = jnp.where((state.top_k > 0) & (state.top_k < vocab), state.top_k, vocab)
+    weights = jnp.exp(-below / temperature[:, None, None])
+    rows = _Rows(below, weights, min_p_limit, top_k, state.top_p)
+    near, settled = _limit_by_candidates(rows, temperature, vocab)
+    settled |= state.temperature <= 0
+    limit = jax.lax.cond(jnp.all(settled), lambda: near, lambda: _limit_by_bisection(rows, near, settled))
+    return jnp.where(below <= limit[:, None, None], weights, 0.0)
 
 
-def _limit_by_candidates(rows: _Rows) -> tuple[jax.Array, jax.Array]:
+def _limit_by_candidates(rows: _Rows, temperature: jax.Array, vocab: int) -> tuple[jax.Array, jax.Array]:
     """How far below its best logit a row's tokens may lie, ``[B]``; the second array says where that is exact."""
-    vocab = rows.below.shape[-1]
     count = min(CANDIDATES, vocab)
-    best = -jax.lax.top_k(-rows.below, count)[0]
-    kth = jnp.take_along_axis(best, jnp.minimum(rows.top_k, count)[:, None] - 1, axis=-1)[:, 0]
+    best = _smallest(rows.below, count)
+    kth = _at(best, jnp.minimum(rows.top_k, count) - 1)
     limit = jnp.minimum(rows.min_p_limit, jnp.where(rows.top_k < vocab, kth, jnp.inf))
-    target = rows.state.top_p * rows.mass(limit)
+    target = rows.top_p * _mass(rows, limit[:, None, None], axis=(1, 2))
     inside = best <= limit[:, None]
-    mass = jnp.where(inside, _probabilities(best, rows.state.temperature), 0.0)
+    mass = jnp.where(inside, jnp.exp(-best / temperature[:, None]), 0.0)
     total = jnp.cumsum(mass, axis=-1)
     kept = jnp.sum(inside & (total - mass < target[:, None]), axis=-1)
-    nucleus = jnp.take_along_axis(best, jnp.maximum(kept, 1)[:, None] - 1, axis=-1)[:, 0]
-    whole = rows.state.top_p >= 1
+    whole = rows.top_p >= 1
     top_k_known = (rows.top_k <= count) | (rows.top_k >= vocab)
     nucleus_known = whole | (total[:, -1] >= target) | ~inside[:, -1] | (count == vocab)
-    return jnp.where(whole, limit, jnp.minimum(limit, nucleus)), top_k_known & nucleus_known
+    nucleus = jnp.where(whole, jnp.inf, _at(best, jnp.maximum(kept, 1) - 1))
+    return jnp.minimum(limit, nucleus), top_k_known & nucleus_known
 
 
-def _limit_by_bisection(rows: _Rows) -> jax.Array:
-    """The same limit for any row: two searches over all values a float can have, each pass reads the vocabulary."""
-    kth = _bisect(rows, lambda limit: jnp.sum(rows.below <= limit[:, None], axis=-1) >= rows.top_k)
-    limit = jnp.minimum(rows.min_p_limit, kth)
-    target = rows.state.top_p * rows.mass(limit)
-    nucleus = _bisect(rows, lambda wanted: rows.mass(jnp.minimum(limit, wanted)) >= target)
-    return jnp.where(rows.state.top_p >= 1, limit, jnp.minimum(limit, nucleus))
+def _at(values: jax.Array, index: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(values, index[:, None], axis=-1)[:, 0]
 
 
-def _bisect(rows: _Rows, enough: Callable[[jax.Array], jax.Array]) -> jax.Array:
-    """Return the smallest non-negative float, per row, that is ``enough`` (infinity always is)."""
+def _mass(rows: _Rows, limit: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    return jnp.sum(jnp.where(rows.below <= limit, rows.weights, 0.0), axis=axis)
+
+
+def _smallest(below: jax.Array, count: int) -> jax.Array:
+    """The ``count`` smallest values of each row, ascending: they lie in the ``count`` blocks with the smallest."""
+    if below.shape[1] > count:
+        _, blocks = jax.lax.top_k(-jnp.min(below, axis=-1), count)
+        below = jnp.take_along_axis(below, blocks[:, :, None], axis=1)
+    return -jax.lax.top_k(-below.reshape(below.shape[0], -1), count)[0]
+
+
+def _limit_by_bisection(rows: _Rows, near: jax.Array, settled: jax.Array) -> jax.Array:
+    """Replace the limits of unsettled rows by exact ones: two searches that read the whole row at each step."""
+
+    def one(row: tuple[_Rows, jax.Array, jax.Array]) -> jax.Array:
+        row = (row[0]._replace(below=row[0].below.ravel(), weights=row[0].weights.ravel()), *row[1:])
+        return jax.lax.cond(row[2], lambda: row[1], lambda: _search(row[0]))
+
+    # Row after row is better on a CPU: settled rows cost nothing, and one row stays in the core's cache.
+    return (jax.lax.map if jax.default_backend() == "cpu" else _all_at_once)(one, (rows, near, settled))
+
+
+def _all_at_once(f: Callable[..., jax.Array], rows: tuple[_Rows, jax.Array, jax.Array]) -> jax.Array:
+    return jax.vmap(f)(rows)
+
+
+def _search(row: _Rows) -> jax.Array:
+    kth = _bisect(lambda limit: jnp.sum(row.below <= limit) >= row.top_k)
+    limit = jnp.minimum(row.min_p_limit, kth)
+    target = row.top_p * _mass(row, limit)
+    nucleus = _bisect(lambda wanted: _mass(row, jnp.minimum(limit, wanted)) >= target)
+    return jnp.where(row.top_p >= 1, limit, jnp.minimum(limit, nucleus))
+
+
+def _bisect(enough: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Return the smallest float of 0 or more that is ``enough``; infinity always is.
+
+    Non-negative floats are ordered like their bit patterns, so 31 halvings find it among all there are.
+    """
 
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
@@ -147,9 +205,8 @@ def _bisect(rows: _Rows, enough: Callable[[jax.Array], jax.Array]) -> jax.Array:
         passed = enough(jax.lax.bitcast_convert_type(middle, jnp.float32))
         return jnp.where(passed, low, middle), jnp.where(passed, middle, high)
 
-    size = rows.below.shape[0]
-    bounds = jnp.full(size, -1, jnp.int32), jnp.full(size, _INFINITY_BITS, jnp.int32)
-    return jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 31, halve, bounds)[1], jnp.float32)
+    _, found = jax.lax.fori_loop(0, 31, halve, (jnp.int32(-1), jnp.int32(_INFINITY_BITS)))
+    return jax.lax.bitcast_convert_type(found, jnp.float32)
 
 
 def _uniforms(state: SamplingState) -> jax.Array:
@@ -163,12 +220,9 @@ def _uniforms(state: SamplingState) -> jax.Array:
 
 
 def _draw(weights: jax.Array, uniforms: jax.Array) -> jax.Array:
-    """Draw an index per row in proportion to ``weights [B, V]``: first a block, then a token of it."""
-    batch, vocab = weights.shape
-    blocks = jnp.pad(weights, ((0, 0), (0, -vocab % _BLOCK))).reshape(batch, -1, _BLOCK)
-    block = _pick(jnp.sum(blocks, axis=-1), uniforms[:, 0])
-    inner = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
-    return block * _BLOCK + _pick(inner, uniforms[:, 1])
+    """Draw a token per row in proportion to ``weights [B, n, _BLOCK]``: first its block, then its place in it."""
+    block = _pick(jnp.sum(weights, axis=-1), uniforms[:, 0])
+    return _token(block, _pick(_block(weights, block), uniforms[:, 1]))
 
 
 def _pick(weights: jax.Array, uniform: jax.Array) -> jax.Array:

@@ -149,7 +149,7 @@ class Scheduler:
         return StepPlan(tuple(decodes), prefill and self._chunk_of(prefill, busy=bool(decodes)))
 
     def commit(self, plan: StepPlan, drawn: Mapping[int, int]) -> list[Accepted]:
-        """Book a computed step. ``drawn`` has a token for each of ``plan.drawing``; those who left since are skipped."""
+        """Book a computed step. ``drawn`` has a token for each of ``plan.drawing``, bar those who left since."""
         for sequence in plan.decodes:
             sequence.num_computed += 1
         if plan.chunk is not None:
@@ -165,12 +165,9 @@ class Scheduler:
             self._max_running = max(1, max_running)
 
     def _grow_decodes(self) -> list[Sequence]:
-        grown: list[Sequence] = []
-        for sequence in list(self.running):
-            # A preemption further up may have hit this one: victims come from the end of the list.
-            if sequence.state is SequenceState.RUNNING and sequence.remaining == 1 and self._grow(sequence):
-                grown.append(sequence)
-        return grown
+        decoding = [sequence for sequence in self.running if sequence.remaining == 1]
+        # Growing one may preempt others: victims come from the end of the list, so they are seen after that.
+        return [s for s in decoding if s.state is SequenceState.RUNNING and self._grow(s)]
 
     def _grow(self, sequence: Sequence) -> bool:
         needed = pages_for(len(sequence.tokens), self.pool.page_size) - len(sequence.pages)

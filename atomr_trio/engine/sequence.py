@@ -24,7 +24,8 @@ class Sequence:
     """A request on its way.
 
     ``num_computed`` (tokens whose keys and values are in the pages) catches up with ``len(tokens)``; the step that
-    makes them equal draws the next token. A prompt, a resumed answer and a decode differ only in how far behind they are.
+    makes them equal draws the next token. A prompt, a resumed answer and a decode differ only in how far behind
+    they are.
 
     Args:
         request: what was asked.

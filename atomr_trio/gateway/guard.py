@@ -128,6 +128,11 @@ class _Exchange:
         # which is how a client knows that the answer is not whole.
         if self._status:
             return
+        with trio.move_on_after(self._settings.drain_timeout):
+            # The application is gone, so nobody else reads the body now.
+            while not self._settled.is_set():
+                await self.receive()
+        self._settled.set()
         reply = error_reply(errors, self._scope[REQUEST_ID])
         headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in reply.headers]
         await self.send({"type": "http.response.start", "status": reply.status, "headers": headers})

@@ -54,14 +54,11 @@ def open_sockets(host: str, port: int, *, user_timeout: float = 30.0) -> list[so
     addresses = _resolve(host, port)
     opened: list[socket.socket] = []
     try:
-        for family, address in addresses:
-            sock = _listen(family, address, user_timeout, optional=len(addresses) > 1)
-            if sock is None:
-                continue
-            opened.append(sock)
-            if port == 0:
+        for family, (at, _, *rest) in addresses:
+            sock = _listen(family, (at, port, *rest), user_timeout, optional=len(addresses) > 1)
+            if sock is not None:
+                opened.append(sock)
                 port = sock.getsockname()[1]
-                addresses = [(other, (where[0], port, *where[2:])) for other, where in addresses]
     except OSError as error:
         _close(opened)
         reason = _ADVICE.get(error.errno or 0) or (error.strerror or "unknown reason").lower()

@@ -25,7 +25,7 @@ class EventStream(ResponseBody):
         answers: where the news come from.
         shape: how they look.
         open_choices: the choices that have not ended yet.
-        first: news that were received before the response began.
+        first: news that were received before the response began; if there are none, a comment goes out at once.
         usage: computes the usage of the whole answer at its end.
         tell: the JSON object for a failure; it also logs bugs.
         heartbeat: seconds of silence after which a comment is sent.
@@ -40,6 +40,7 @@ class EventStream(ResponseBody):
     tell: Callable[[Exception], object]
     heartbeat: float
     release: AsyncExitStack
+    _begun: bool = False
     _ended: bool = False
 
     async def __aenter__(self) -> Self:
@@ -60,15 +61,20 @@ class EventStream(ResponseBody):
             StopAsyncIteration: the stream has ended properly, with ``[DONE]``.
         """
         while not self._ended:
-            news, self.first = self.first, ()
-            if not news:
-                with trio.move_on_after(self.heartbeat):
-                    news = await self.answers.receive()
+            news = await self._news()
             if not news:
                 return PING
             if written := self._write(news):
                 return written
         raise StopAsyncIteration
+
+    async def _news(self) -> Sequence[News]:
+        if not self._begun:
+            self._begun = True
+            return self.first
+        with trio.move_on_after(self.heartbeat):
+            return await self.answers.receive()
+        return ()
 
     def _write(self, news: Sequence[News]) -> bytes:
         parts: list[bytes] = []

@@ -11,7 +11,7 @@ import msgspec
 import trio
 from attrs import define, field
 
-from atomr_trio.catalog import cache_dir, default_catalog, ensure_model
+from atomr_trio.catalog import CatalogError, cache_dir, default_catalog, ensure_model
 from atomr_trio.core import (
     Backpressure,
     BadRequest,
@@ -33,7 +33,9 @@ from atomr_trio.core import (
     Unsupported,
 )
 from atomr_trio.engine import frames
+from atomr_trio.engine.config import ModelConfig
 from atomr_trio.engine.settings import EngineSettings
+from atomr_trio.formats.gguf import GgufFile
 from atomr_trio.text import OutputDecoder, TextCodec
 
 from ._link import DeviceLink, Pulse, open_device
@@ -71,23 +73,29 @@ class _Sequence:
     decoder: OutputDecoder
     prompt_tokens: int
     wants_logprobs: bool
+    stop_ids: frozenset[int] = frozenset()
+    output_tokens: int = 0
     ended_by_engine: bool = False
     error: InferenceError | None = None
     done: trio.Event = field(factory=trio.Event)
 
     def take(self, output: frames.SequenceOutput) -> None:
+        ids = output.token_ids
+        # A token that ends the answer by its id is counted, but its text is not part of the answer.
+        silent = int(bool(ids) and ids[-1] in self.stop_ids)
         before = self.decoder.tokens
-        text, stopped = self.decoder.push(output.token_ids)
+        text, stopped = self.decoder.push(ids[: len(ids) - silent])
         if output.finish_reason is not None and not stopped:
             text += self.decoder.finish()
         # A stop string may be complete before the last of these tokens: the rest was never said.
-        taken = self.decoder.tokens - before
+        taken = self.decoder.tokens - before + (0 if stopped else silent)
+        self.output_tokens += taken
         finish = FinishReason.STOP if stopped else output.finish_reason
         self.ended_by_engine = output.finish_reason is not None
         self.out.push(
             TokenChunk(
                 text_delta=text,
-                token_ids=tuple(output.token_ids[:taken]),
+                token_ids=tuple(ids[:taken]),
                 logprobs=tuple(output.logprobs[:taken]) if self.wants_logprobs and output.logprobs else (),
                 usage=None if finish is None else self._usage(output),
                 finish_reason=finish,
@@ -101,7 +109,7 @@ class _Sequence:
         self.done.set()
 
     def _usage(self, output: frames.SequenceOutput) -> TokenUsage:
-        return TokenUsage(self.prompt_tokens, self.decoder.tokens, cached_tokens=output.cached_tokens)
+        return TokenUsage(self.prompt_tokens, self.output_tokens, cached_tokens=output.cached_tokens)
 
 
 class JaxLocalRunner(ModelRunner):
@@ -135,7 +143,8 @@ class JaxLocalRunner(ModelRunner):
         """
         try:
             config = msgspec.convert(deployment.runtime_config, JaxConfig)
-            path = ensure_model(default_catalog(), deployment.model)
+            path = _find(deployment.model)
+            _check_model(path)
             settings = _settings(path, config, deployment.serving.max_concurrent)
         except (msgspec.ValidationError, ValueError) as error:
             raise ModelLoadError(f"runtime_config of `{deployment.name}`: {error}") from error
@@ -226,6 +235,7 @@ class JaxLocalRunner(ModelRunner):
             self._codec.output_decoder(prepared.sampling),
             prompt_tokens=len(request.prompt_ids),
             wants_logprobs=request.logprobs,
+            stop_ids=frozenset(request.stop_ids),
         )
         self._open[sequence_id] = sequence
         link.post(frames.Add([request]))
@@ -286,6 +296,20 @@ async def _guard(fail: Callable[[InferenceError], None], fn: Callable[[], Awaita
         await fn()
     except InferenceError as failure:
         fail(failure)
+
+
+def _find(model: str) -> Path:
+    try:
+        return ensure_model(default_catalog(), model)
+    except CatalogError as error:
+        # The reason may name paths, and a failed deployment's reason is shown to clients.
+        raise ModelLoadError("its file cannot be had") from error
+
+
+def _check_model(path: Path) -> None:
+    # Before anything is started: the device process would say the same, seconds later.
+    with GgufFile.open(path) as file:
+        ModelConfig.from_gguf(file.fields)
 
 
 def _settings(path: Path, config: JaxConfig, max_num_seqs: int) -> EngineSettings:

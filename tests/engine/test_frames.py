@@ -1,5 +1,6 @@
 """The frame protocol: what goes in comes out, however the stream is cut; nothing else gets in."""
 
+import itertools
 import math
 import struct
 import subprocess
@@ -61,7 +62,7 @@ child_frames = st.one_of(
 
 def cut(data, cuts):
     edges = [0, *sorted(c % (len(data) + 1) for c in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ MODEL = "org/echo"
 class Script:
     """What a request does, step by step.
 
-    A string is a token; a number is a pause in seconds; an exception fails the request; an event is waited for;
+    A string is a token, a tuple several at once; a number is a pause in seconds; an exception fails the request; an event is waited for;
     a finish reason ends it. A script that runs out ends with `stop`.
     """
 
@@ -160,6 +160,9 @@ class ScriptedBackend:
                 case str():
                     stream.push(step)
                     await trio.lowlevel.checkpoint()
+                case tuple():
+                    for text in step:
+                        stream.push(text)
                 case int() | float():
                     await trio.sleep(step)
                 case trio.Event():

@@ -63,7 +63,12 @@ async def serving(app, settings=None, *, serve=serve):
 
     async def run(task_status):
         await serve(
-            app, sockets, settings or ServerSettings(), shutdown_trigger=server._stop.wait, log=log, task_status=task_status
+            app,
+            sockets,
+            settings or ServerSettings(),
+            shutdown_trigger=server._stop.wait,
+            log=log,
+            task_status=task_status,
         )
         server.stopped.set()
 

@@ -215,9 +215,16 @@ async def test_a_peer_that_leaves_cancels_its_request(ahead, patient_clock):
 async def test_pipelined_requests_are_answered_in_order():
     async with serving(make_app()) as server, await server.connect() as client:
         post = b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\n\r\n"
-        await client.raw(post + b"a" + post + b"b" + post + b"c" + b"GET / HTTP/1.1\r\nconnection: close\r\nhost: test\r\n\r\n")
+        await client.raw(
+            post + b"a" + post + b"b" + post + b"c" + b"GET / HTTP/1.1\r\nconnection: close\r\nhost: test\r\n\r\n"
+        )
         data = await client.wait_closed()
-    assert [data[data.index(b"\r\n\r\n", at) + 4 :][:1] for at in find_all(data, b"HTTP/1.1 200")] == [b"a", b"b", b"c", b"o"]
+    assert [data[data.index(b"\r\n\r\n", at) + 4 :][:1] for at in find_all(data, b"HTTP/1.1 200")] == [
+        b"a",
+        b"b",
+        b"c",
+        b"o",
+    ]
 
 
 def find_all(data, what):
@@ -241,7 +248,10 @@ async def test_an_early_answer_leaves_the_connection_usable(method, path, status
 
 
 async def test_a_body_that_does_not_come_gets_its_answer_and_the_connection_closes(patient_clock):
-    async with serving(make_app(GatewaySettings(drain_timeout=2, access_log=False))) as server, await server.connect() as client:
+    async with (
+        serving(make_app(GatewaySettings(drain_timeout=2, access_log=False))) as server,
+        await server.connect() as client,
+    ):
         await client.start("POST", "/nothing", b"four")
         answer = await client.head()
         assert (answer.status, answer.headers["connection"]) == (404, "close")

@@ -125,7 +125,9 @@ async def test_completions():
 async def test_streaming_completions():
     backend = ScriptedBackend([say("one", 0.001, " two")])
     async with serving(app_of(backend)) as server, client_of(server) as client:
-        stream = await client.completions.create(model=MODEL, prompt="x", stream=True, stream_options={"include_usage": True})
+        stream = await client.completions.create(
+            model=MODEL, prompt="x", stream=True, stream_options={"include_usage": True}
+        )
         chunks = [chunk async for chunk in stream]
     assert "".join(chunk.choices[0].text for chunk in chunks[:-1]) == "one two"
     assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["stop"]

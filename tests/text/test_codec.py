@@ -152,12 +152,13 @@ def test_any_request_is_prepared_or_refused_with_a_type(small, prompt, messages)
     assert all(0 <= id < len(TOKENS) for id in made.prompt_ids)
 
 
-def test_the_real_model_has_its_own_numbers(smollm2_path, codec):
+def test_the_context_is_the_models_own_or_shorter(tmp_path, codec):
     assert codec.max_model_len == 8192
-    assert TextCodec.from_gguf(smollm2_path, max_model_len=512).max_model_len == 512
-    assert TextCodec.from_gguf(smollm2_path, max_model_len=10**6).max_model_len == 8192
+    path = write_gguf(tmp_path / "m.gguf", llama__context_length=64, **tokenizer_fields())
+    assert TextCodec.from_gguf(path, max_model_len=16).max_model_len == 16
+    assert TextCodec.from_gguf(path, max_model_len=10**6).max_model_len == 64
     with pytest.raises(ModelLoadError, match="no room"):
-        TextCodec.from_gguf(smollm2_path, max_model_len=1)
+        TextCodec.from_gguf(path, max_model_len=1)
 
 
 def test_a_file_without_a_template(tmp_path):

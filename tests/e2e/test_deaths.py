@@ -1,0 +1,128 @@
+"""Clients that leave, engines that die, servers that are told to stop."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+
+from .kit import events, is_running, served, wait_for
+
+LONG = {"max_tokens": 4000, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def lone(smollm2_path):
+    """A server that runs one request at a time: a slot that is not freed is noticed by the next request."""
+    with served("--dtype", "float32", "--max-concurrent", "1", "--max-model-len", "4096") as server:
+        yield server
+
+
+def leave_stream(server):
+    with server.stream("Tell me a long story.", **LONG) as response:
+        for number, _ in enumerate(events(response)):
+            if number == 5:
+                return
+
+
+def leave_unanswered(server, prompt="Tell me a long story."):
+    with pytest.raises(httpx2.ReadTimeout):
+        server.http.post(
+            "/v1/completions",
+            json={"model": "smollm2-135m-instruct", "prompt": prompt, **LONG, "max_tokens": 500},
+            timeout=httpx2.Timeout(60, read=0.3),
+        )
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [leave_stream, leave_unanswered, lambda server: leave_unanswered(server, "word " * 3000)],
+    ids=["streaming", "unary", "prefill"],
+)
+def test_a_client_that_leaves_frees_its_slot(lone, leave):
+    leave(lone)
+    # 4,000 tokens would take minutes: with the slot still taken this would not come in time.
+    reply = lone.http.post(
+        "/v1/completions",
+        json={"model": "smollm2-135m-instruct", "prompt": "1, 2,", "temperature": 0, "max_tokens": 2},
+        timeout=15,
+    )
+    assert reply.json()["choices"][0]["text"]
+
+
+def read_to_the_end(server):
+    """Stream until the end; returns the number of text events and the error object, if any."""
+    with server.stream("Tell me a long story.", **LONG) as response:
+        received = list(events(response))
+    errors = [event["error"] for event in received if isinstance(event, dict) and "error" in event]
+    return len(received), errors, received[-1]
+
+
+def test_a_killed_device_process_costs_its_requests_one_typed_error_and_nothing_else(smollm2_path):
+    with served("--dtype", "float32", "--max-model-len", "8192") as server, ThreadPoolExecutor(3) as pool:
+        streams = [pool.submit(read_to_the_end, server) for _ in range(3)]
+        wait_for(lambda: server.http.get("/readyz").status_code == 200)
+        with server.stream("Hello", **LONG) as probe:
+            next(events(probe))
+            before = server.device_pid
+            os.kill(before, signal.SIGKILL)
+            assert [event for event in events(probe) if isinstance(event, dict) and "error" in event]
+        server.wait_ready(503)
+        assert server.http.get("/livez").status_code == 200
+        for stream in streams:
+            count, errors, _ = stream.result(timeout=60)
+            assert count > 1
+            assert len(errors) == 1
+            assert errors[0]["type"] == "server_error"
+        # Queued during the restart, answered after it.
+        assert server.chat("What is the capital of France?").json()["choices"][0]["message"]["content"]
+        assert server.http.get("/readyz").status_code == 200
+        assert server.device_pid not in (None, before)
+
+        for _ in range(3):
+            server.wait_ready()
+            os.kill(server.device_pid, signal.SIGKILL)
+            server.wait_ready(503)
+        wait_for(lambda: server.http.get("/readyz").json()["deployments"]["smollm2-135m-instruct"] == "failed")
+        refused = server.chat("Hello")
+        assert refused.status_code == 503
+        assert "failed too often" in refused.json()["error"]["message"]
+        assert server.http.get("/livez").status_code == 200
+        assert server.device_pid is None
+        assert server.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_and_leaves_no_process(smollm2_path, number):
+    with served("--dtype", "float32", "--grace", "1") as server:
+        device = server.device_pid
+        with server.stream("Tell me a long story.", **LONG) as response:
+            received = events(response)
+            next(received)
+            server.process.send_signal(number)
+            rest = list(received)
+        assert any(isinstance(event, dict) and "error" in event for event in rest)
+        assert server.process.wait(timeout=30) == 0
+        assert not is_running(device)
+
+
+def test_a_killed_server_leaves_no_device_process(smollm2_path):
+    with served("--dtype", "float32") as server:
+        device = server.device_pid
+        assert is_running(device)
+        server.process.kill()
+        server.process.wait()
+        wait_for(lambda: not is_running(device), timeout=10)
+
+
+def test_a_signal_while_loading_ends_it_too(smollm2_path):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "atomr_trio.cli", "serve", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    with process.stderr:
+        assert "loading" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0

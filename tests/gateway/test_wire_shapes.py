@@ -1,0 +1,117 @@
+"""Streams and whole answers: the rules that clients rely on, for any sequence of chunks."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atomr_trio.core import FinishReason, TokenChunk, Tokens, TokenUsage
+from atomr_trio.gateway.wire import PING, ChatShape, CompletionShape, event
+
+REASONS = [FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS, FinishReason.CONTENT_FILTER]
+
+
+@st.composite
+def interleaved(draw):
+    """The chunks of several choices, in any order that keeps each choice's own."""
+    choices = {}
+    for index in range(draw(st.integers(1, 4))):
+        texts = draw(st.lists(st.text(max_size=4), max_size=5))
+        chunks = [TokenChunk(text_delta=text) for text in texts]
+        last = TokenChunk(text_delta=draw(st.text(max_size=3)), finish_reason=draw(st.sampled_from(REASONS)))
+        choices[index] = [*chunks, last]
+    order = draw(st.permutations([index for index, chunks in choices.items() for _ in chunks]))
+    queues = {index: list(chunks) for index, chunks in choices.items()}
+    return choices, [(index, queues[index].pop(0)) for index in order]
+
+
+def parse(data):
+    blocks = data.decode().split("\n\n")
+    assert blocks.pop() == ""
+    assert all(block.startswith("data: ") and "\n" not in block and "\r" not in block for block in blocks)
+    return [json.loads(block.removeprefix("data: ")) for block in blocks]
+
+
+def streamed(shape, news):
+    return parse(b"".join(shape.chunk(index, chunk) for index, chunk in news) + shape.usage(TokenUsage(3, 4, 1, 2)))
+
+
+@given(interleaved(), st.booleans())
+def test_a_chat_stream(case, include_usage):
+    choices, news = case
+    events = streamed(ChatShape("chatcmpl-1", 17, "m", include_usage), news)
+    check_envelopes(events, "chat.completion.chunk", "chatcmpl-1", include_usage)
+    for index, chunks in choices.items():
+        own = [choice for each in events for choice in each["choices"] if choice["index"] == index]
+        assert own[0]["delta"] == {"role": "assistant", "content": None}
+        assert all(set(choice) == {"index", "delta", "finish_reason", "logprobs"} for choice in own)
+        assert all("role" not in choice["delta"] for choice in own[1:])
+        assert "".join(choice["delta"]["content"] for choice in own[1:-1]) == "".join(c.text_delta for c in chunks)
+        assert all(choice["delta"]["content"] for choice in own[1:-1])
+        assert (own[-1]["delta"], own[-1]["finish_reason"]) == ({}, chunks[-1].finish_reason.value)
+        assert [choice["finish_reason"] for choice in own[:-1]] == [None] * (len(own) - 1)
+
+
+@given(interleaved(), st.booleans())
+def test_a_completion_stream(case, include_usage):
+    choices, news = case
+    events = streamed(CompletionShape("cmpl-1", 17, "m", include_usage), news)
+    check_envelopes(events, "text_completion", "cmpl-1", include_usage)
+    for index, chunks in choices.items():
+        own = [choice for each in events for choice in each["choices"] if choice["index"] == index]
+        assert len(own) <= len(chunks)
+        assert "".join(choice["text"] for choice in own) == "".join(chunk.text_delta for chunk in chunks)
+        assert own[-1]["finish_reason"] == chunks[-1].finish_reason.value
+        assert own[-1]["text"] == chunks[-1].text_delta
+        assert [choice["finish_reason"] for choice in own[:-1]] == [None] * (len(own) - 1)
+
+
+def check_envelopes(events, kind, id, include_usage):
+    assert {(each["id"], each["object"], each["created"], each["model"]) for each in events} == {(id, kind, 17, "m")}
+    if not include_usage:
+        assert all("usage" not in each for each in events)
+        assert all(len(each["choices"]) == 1 for each in events)
+        return
+    assert all(each["usage"] is None and len(each["choices"]) == 1 for each in events[:-1])
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+        "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 2},
+        "completion_tokens_details": {"reasoning_tokens": 1},
+    }
+
+
+@given(interleaved())
+def test_a_whole_answer_says_what_the_stream_says(case):
+    choices, _ = case
+    answers = []
+    for chunks in choices.values():
+        tokens = Tokens()
+        for chunk in chunks:
+            tokens.append(chunk)
+        answers.append(tokens)
+    texts = ["".join(chunk.text_delta for chunk in chunks) for chunks in choices.values()]
+    reasons = [chunks[-1].finish_reason.value for chunks in choices.values()]
+    chat = json.loads(ChatShape("id", 17, "m").whole(answers, TokenUsage(1, 2)))
+    plain = json.loads(CompletionShape("id", 17, "m").whole(answers, TokenUsage(1, 2)))
+    assert [choice["message"] for choice in chat["choices"]] == [
+        {"role": "assistant", "content": text, "refusal": None} for text in texts
+    ]
+    assert [choice["text"] for choice in plain["choices"]] == texts
+    for answer in [chat, plain]:
+        assert [choice["finish_reason"] for choice in answer["choices"]] == reasons
+        assert [choice["index"] for choice in answer["choices"]] == list(range(len(texts)))
+        assert all(choice["logprobs"] is None for choice in answer["choices"])
+        assert answer["usage"]["total_tokens"] == 3
+
+
+@given(st.text())
+def test_an_event_is_one_line_whatever_the_text(text):
+    assert parse(event({"text": text})) == [{"text": text}]
+
+
+def test_a_heartbeat_is_a_comment():
+    assert PING.startswith(b":")
+    assert PING.endswith(b"\n\n")
