@@ -65,25 +65,30 @@ async def _serve(config: GatewayConfig, deployment: Deployment, registry: Runner
             gateway = ApiGatewayActor(config, cluster.directory)
             # Bound before the model is loaded: a taken port is known at once, and /readyz says 503 meanwhile.
             ref = await cluster.system.actor_of(Props[Stop](factory=lambda: gateway), "gateway")
-            nursery.start_soon(_obey_signals, ref, everything)
-            await loading.deploy(cluster, deployment)
-            _announce(gateway.urls[0], deployment, loading.describe())
+            await nursery.start(_obey_signals, ref, everything)
+            nursery.start_soon(_launch, cluster, loading, deployment, gateway)
             await ref.wait_terminated()
             nursery.cancel_scope.cancel(reason="the gateway has stopped")
 
 
-async def _obey_signals(gateway: "ActorRef[Stop]", everything: trio.CancelScope) -> None:
+async def _launch(cluster: Cluster, loading: Loading, deployment: Deployment, gateway: ApiGatewayActor) -> None:
+    await loading.deploy(cluster, deployment)
+    body = {"model": deployment.name, "messages": [{"role": "user", "content": "Say hello."}], "stream": True}
+    url = f"{gateway.urls[0]}/v1"
+    curl = ["curl", "-N", f"{url}/chat/completions", "-H", "content-type: application/json", "-d", json.dumps(body)]
+    details = loading.describe()
+    click.echo(f"{deployment.name} is served at {url}" + (f" ({details})" if details else ""))
+    click.echo(f"\n  {shlex.join(curl)}\n")
+
+
+async def _obey_signals(
+    gateway: "ActorRef[Stop]", everything: trio.CancelScope, *, task_status: "trio.TaskStatus[None]"
+) -> None:
     """The first signal ends the server with grace, the second at once."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         await anext(signals)
         click.echo("stopping; a second signal ends it at once", err=True)
         gateway.tell(Stop())
         await anext(signals)
         everything.cancel(reason="a second signal")
-
-
-def _announce(url: str, deployment: Deployment, description: str) -> None:
-    body = {"model": deployment.name, "messages": [{"role": "user", "content": "Say hello."}], "stream": True}
-    curl = ["curl", "-N", f"{url}/v1/chat/completions", "-H", "content-type: application/json", "-d", json.dumps(body)]
-    click.echo(f"{deployment.name} is served at {url}/v1" + (f" ({description})" if description else ""))
-    click.echo(f"\n  {shlex.join(curl)}\n")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from attrs import field, frozen, validators
+from attrs import Attribute, field, frozen
 
 from atomr_trio.core import ModelLoadError
 
@@ -14,7 +14,10 @@ __all__ = ["SUPPORTED_ARCHITECTURES", "DType", "ModelConfig"]
 DType = Literal["float32", "bfloat16", "int8"]
 """How weights are held. ``int8`` is weight-only: one float32 scale per output channel."""
 
-_positive = validators.gt(0)
+
+def _positive(_instance: object, attribute: "Attribute[Any]", value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{attribute.name} must be positive, got {value!r}")
 
 
 @frozen(kw_only=True)
@@ -53,7 +56,7 @@ class ModelConfig:
     context_length: int = field(validator=_positive)
     rope_theta: float = field(default=10_000.0, validator=_positive)
     rope_scale: float = field(default=1.0, validator=_positive)
-    rms_norm_eps: float = field(default=1e-5, validator=validators.ge(0))
+    rms_norm_eps: float = field(default=1e-5, validator=_positive)
     tied_embeddings: bool = True
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false
 """The paged key-value cache: one pair of arrays per layer, written by scatter and read by gather.
 
 Each array is ``[num_pages, num_kv_heads, page_size, head_dim]``; page 0 takes what is thrown away. Other modules

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false
 """One linear layer, ``x @ w.T``, written in the form that is fast for the backend, the dtype and the row count.
 
 On XLA:CPU the way a small product is written decides its speed by a factor of 10 to 60, and the form that is best
@@ -42,14 +43,9 @@ def linear(x: jax.Array, w: Weight) -> jax.Array:
     Returns:
         ``[..., out]`` in the dtype of ``x``.
     """
-    rows = _computed_once(x.reshape(-1, x.shape[-1]))
+    rows = x.reshape(-1, x.shape[-1])
     product = _scaled(rows, w) if isinstance(w, Int8Weight) else _multiply(rows, w)
     return product.astype(x.dtype).reshape(*x.shape[:-1], -1)
-
-
-def _computed_once(x: jax.Array) -> jax.Array:
-    # XLA:CPU fuses what makes `x` (a norm, an activation) into a product's loop, and so repeats it for every output.
-    return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
 
 
 def _scaled(x: jax.Array, w: Int8Weight) -> jax.Array:

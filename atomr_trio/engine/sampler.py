@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Draws the next token of each row, on the device.
 
 Order of operations: temperature, min-p, top-k, top-p, draw. Each filter is a *threshold on the logits*: a token
@@ -174,7 +175,6 @@ def _limit_by_bisection(rows: _Rows, near: jax.Array, settled: jax.Array) -> jax
     """Replace the limits of unsettled rows by exact ones: two searches that read the whole row at each step."""
 
     def one(row: tuple[_Rows, jax.Array, jax.Array]) -> jax.Array:
-        row = (row[0]._replace(below=row[0].below.ravel(), weights=row[0].weights.ravel()), *row[1:])
         return jax.lax.cond(row[2], lambda: row[1], lambda: _search(row[0]))
 
     # Row after row is better on a CPU: settled rows cost nothing, and one row stays in the core's cache.

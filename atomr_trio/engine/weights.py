@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false
 """Loads a model's weights into the arrays that the step programs read."""
 
 from collections.abc import Callable
@@ -158,7 +159,7 @@ def random_params(config: ModelConfig, dtype: DType, seed: int) -> Params:
         return _matrix(rng.standard_normal((rows, columns), np.float32) / np.sqrt(np.float32(columns)), dtype)
 
     def norm() -> jax.Array:
-        return _vector(1 + rng.standard_normal(hidden, np.float32) / 8)
+        return _vector(1 + rng.standard_normal(hidden, np.float32) / np.float32(8))
 
     def layer() -> LayerParams:
         return {

@@ -1,5 +1,6 @@
 """GGUF files: metadata fields and quantized tensors, mapped into memory and read on demand."""
 
+import contextlib
 import mmap
 import os
 from pathlib import Path
@@ -79,10 +80,8 @@ class GgufFile:
     def close(self) -> None:
         """Forget the tensors and unmap the file. A ``raw`` array still held elsewhere keeps the mapping alive."""
         self.tensors.clear()
-        try:
+        with contextlib.suppress(BufferError):
             self._map.close()
-        except BufferError:
-            pass
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -64,10 +66,11 @@ def test_a_killed_device_process_costs_its_requests_one_typed_error_and_nothing_
         streams = [pool.submit(read_to_the_end, server) for _ in range(3)]
         wait_for(lambda: server.http.get("/readyz").status_code == 200)
         with server.stream("Hello", **LONG) as probe:
-            next(events(probe))
+            received = events(probe)
+            next(received)
             before = server.device_pid
             os.kill(before, signal.SIGKILL)
-            assert [event for event in events(probe) if isinstance(event, dict) and "error" in event]
+            assert [event for event in received if isinstance(event, dict) and "error" in event]
         server.wait_ready(503)
         assert server.http.get("/livez").status_code == 200
         for stream in streams:
@@ -117,9 +120,6 @@ def test_a_killed_server_leaves_no_device_process(smollm2_path):
 
 
 def test_a_signal_while_loading_ends_it_too(smollm2_path):
-    import subprocess
-    import sys
-
     command = [sys.executable, "-m", "atomr_trio.cli", "serve", "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     with process.stderr:
