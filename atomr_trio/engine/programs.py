@@ -16,7 +16,7 @@ from .buckets import ProgramKey
 from .config import ModelConfig
 from .model import KV, forward, logits
 from .packing import DRAW_WIDTH, step_width, unpack_draws, unpack_steps
-from .sampler import sample, token_logprobs
+from .sampler import greedy, sample, token_logprobs
 from .weights import Params
 
 __all__ = ["ProgramBuilder", "compute", "draw"]
@@ -60,7 +60,7 @@ def draw(raw: jax.Array, packed: jax.Array) -> jax.Array:
     ids = jax.lax.cond(
         jnp.any(sampling.temperature > 0),
         lambda: sample(allowed, sampling)[0],
-        lambda: jnp.argmax(allowed, axis=-1).astype(jnp.int32),
+        lambda: greedy(allowed)[0],
     )
     bits = jax.lax.bitcast_convert_type(token_logprobs(raw, ids), jnp.int32)
     return jnp.stack([ids, bits], axis=1)

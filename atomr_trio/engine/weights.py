@@ -58,7 +58,7 @@ def load_gguf_params(
         on_progress: called with (tensors read, tensors in all).
 
     Raises:
-        ModelLoadError: a tensor is missing, misshapen, of an unknown conversion, or not understood.
+        ModelLoadError: a tensor is missing, misshapen, damaged, of a type without conversion, or not understood.
     """
     reader = _Reader(file, config, on_progress or _silent)
     params: Params = {
@@ -97,6 +97,8 @@ class _Reader:
         if tensor.shape != shape:
             raise ModelLoadError(f"tensor `{name}` has shape {tensor.shape}, expected {shape}")
         values = tensor.dequantize()
+        if not np.isfinite(np.vdot(values, values)):
+            raise ModelLoadError(f"tensor `{name}` holds values that are not finite numbers")
         self._taken.add(name)
         self._on_progress(len(self._taken), len(self._file.tensors))
         return values

@@ -43,7 +43,9 @@ class GgufTensor:
             ModelLoadError: the type has no conversion.
         """
         try:
-            return dequantize(self.raw, self.ggml_type).reshape(self.shape)
+            # Damaged scales overflow; whoever uses the values decides what that means.
+            with np.errstate(all="ignore"):
+                return dequantize(self.raw, self.ggml_type).reshape(self.shape)
         except NotImplementedError:
             message = f"tensor `{self.name}` has type {self.ggml_type.name}, which cannot be converted"
             raise ModelLoadError(message) from None

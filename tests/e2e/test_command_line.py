@@ -1,8 +1,10 @@
 """What the command says when it cannot do what it is told: one line and an exit status, no traceback."""
 
+import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,19 +61,15 @@ def test_a_runner_that_is_not_there(tmp_path):
     assert "no runner for runtime" in refused(run("serve", "--runtime", "nope", "--port", "0"), 3)
 
 
-SHOUT = """
-from atomr_trio import ChunkSink, ExecuteBatch, ModelRunner, TokenChunk
-
-class Shout(ModelRunner):
-    async def execute(self, batch: ExecuteBatch, out: ChunkSink) -> None:
-        for word in batch.last_user_text.split():
-            await out.send(TokenChunk(text_delta=word.upper() + " "))
-"""
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_a_custom_runner_in_ten_lines(tmp_path):
+    """The README's own lines."""
+    (code,) = re.findall(r"```python\n(# shout\.py\n.*?)```", README.read_text(), re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 10
     path = tmp_path / "shout.py"
-    path.write_text(SHOUT)
+    path.write_text(code)
     with served("--runtime", f"{path}:Shout") as server:
         body = {"model": "shout", "messages": [{"role": "user", "content": "hello there"}]}
         reply = server.http.post("/v1/chat/completions", json=body).json()

@@ -72,7 +72,8 @@ class Machine(RuleBasedStateMachine):
         try:
             self.alive[wanted.id] = self.sched.add(wanted)
         except Backpressure:
-            assert len(self.sched.waiting) == self.sched.limits.max_waiting
+            # More only by those who ran and had to give way.
+            assert len(self.sched.waiting) >= self.sched.limits.max_waiting
 
     @rule(pick=st.integers(0, 40))
     def abort(self, pick):

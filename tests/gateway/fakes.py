@@ -24,8 +24,8 @@ MODEL = "org/echo"
 class Script:
     """What a request does, step by step.
 
-    A string is a token, a tuple several at once; a number is a pause in seconds; an exception fails the request; an event is waited for;
-    a finish reason ends it. A script that runs out ends with `stop`.
+    A string is a token, a tuple several at once; a number is a pause in seconds; an exception fails the request; an
+    event is waited for; a finish reason ends it. A script that runs out ends with `stop`.
     """
 
     steps: list

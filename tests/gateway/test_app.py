@@ -282,7 +282,7 @@ async def test_a_bug_in_the_backend_is_a_500_that_tells_nothing(path):
 
 
 async def test_an_answer_that_names_no_reason_is_an_error():
-    for steps in [[FinishReason.ERROR], [trio.EndOfChannel()]]:
+    for steps in [[FinishReason.ERROR], [StopAsyncIteration()]]:
         async with serving(app_of(ScriptedBackend([say("a", *steps)]))) as server:
             answer = await ask(server, "POST", CHAT, body_of())
             assert (answer.status, json.loads(answer.body)["error"]["type"]) == (500, "server_error")

@@ -103,26 +103,30 @@ async def send_h2(client, path):
 
 async def test_a_peer_that_does_not_read_is_cut_at_the_write_deadline(patient_clock):
     app = make_app()
-    async with serving(app, ServerSettings(write_timeout=3, grace=60)) as server:
-        async with await server.connect(rcvbuf=4096) as client:
-            await client.start("GET", "/endless")
-            await app.ended.wait()
-            assert (await server.get()).body == b"ok"
-            server.stop()
-            await server.stopped.wait()
+    async with (
+        serving(app, ServerSettings(write_timeout=3, grace=60)) as server,
+        await server.connect(rcvbuf=4096) as client,
+    ):
+        await client.start("GET", "/endless")
+        await app.ended.wait()
+        assert (await server.get()).body == b"ok"
+        server.stop()
+        await server.stopped.wait()
     assert {"event": "connection cut", "reason": "the peer stopped reading", "log_level": "warning"} in server.entries
 
 
 async def test_a_peer_that_does_not_read_delays_the_exit_by_the_grace_at_most(patient_clock):
     app = make_app()
     began = trio.current_time()
-    async with serving(app, ServerSettings(write_timeout=1000, grace=5)) as server:
-        async with await server.connect(rcvbuf=4096) as client:
-            await client.start("GET", "/endless")
-            await app.started.wait()
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            server.stop()
-            await server.stopped.wait()
+    async with (
+        serving(app, ServerSettings(write_timeout=1000, grace=5)) as server,
+        await server.connect(rcvbuf=4096) as client,
+    ):
+        await client.start("GET", "/endless")
+        await app.started.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        server.stop()
+        await server.stopped.wait()
     # The virtual clock jumps only when nothing else can happen, so it measures the waits themselves.
     assert trio.current_time() - began < 6
     assert "connections cut" in [entry["event"] for entry in server.entries]
@@ -165,34 +169,45 @@ async def test_a_slow_reader_is_not_cut_while_it_makes_progress(patient_clock):
     assert server.entries == []
 
 
+async def test_a_peer_that_resets_in_mid_answer_ends_its_request(patient_clock):
+    app = make_app()
+    began = trio.current_time()
+    async with serving(app) as server:
+        async with await server.connect(rcvbuf=4096) as client:
+            await client.start("GET", "/endless")
+            await app.started.wait()
+            # Closing with unread input makes the kernel send a reset.
+            await client.stream.receive_some(1)
+        await app.ended.wait()
+    assert trio.current_time() - began < 1
+    assert server.entries == []
+
+
 # C: the keep-alive timer.
 
 
 async def test_an_idle_connection_is_closed_after_a_response(patient_clock):
-    async with serving(make_app(), ServerSettings(keep_alive_timeout=7)) as server:
-        async with await server.connect() as client:
-            assert (await client.get("/")).status == 200
-            began = trio.current_time()
-            assert await client.wait_closed() == b""
-            assert 7 <= trio.current_time() - began < 8
+    async with serving(make_app(), ServerSettings(keep_alive_timeout=7)) as server, await server.connect() as client:
+        assert (await client.get("/")).status == 200
+        began = trio.current_time()
+        assert await client.wait_closed() == b""
+        assert 7 <= trio.current_time() - began < 8
 
 
 async def test_an_idle_connection_does_not_delay_the_exit(patient_clock):
-    async with serving(make_app(), ServerSettings(grace=60)) as server:
-        async with await server.connect() as client:
-            assert (await client.get("/")).status == 200
-            began = trio.current_time()
-            server.stop()
-            await server.stopped.wait()
-            assert trio.current_time() - began < 1
-            assert await client.wait_closed() == b""
+    async with serving(make_app(), ServerSettings(grace=60)) as server, await server.connect() as client:
+        assert (await client.get("/")).status == 200
+        began = trio.current_time()
+        server.stop()
+        await server.stopped.wait()
+        assert trio.current_time() - began < 1
+        assert await client.wait_closed() == b""
 
 
 async def test_headers_that_never_end_are_cut(patient_clock):
-    async with serving(make_app(), ServerSettings(keep_alive_timeout=7)) as server:
-        async with await server.connect() as client:
-            await client.raw(b"GET / HTTP/1.1\r\nhost: te")
-            assert await client.wait_closed() == b""
+    async with serving(make_app(), ServerSettings(keep_alive_timeout=7)) as server, await server.connect() as client:
+        await client.raw(b"GET / HTTP/1.1\r\nhost: te")
+        assert await client.wait_closed() == b""
 
 
 # D and E: who leaves, is noticed.
@@ -293,7 +308,7 @@ async def test_a_server_that_stops_refuses_connections():
     async with serving(make_app()) as server:
         server.stop()
         await server.stopped.wait()
-        with pytest.raises(OSError, match="refused|reset"):
+        with pytest.raises(OSError, match=r"refused|reset"):
             await server.connect()
 
 
@@ -309,7 +324,8 @@ def test_the_parts_of_hypercorn_that_the_driver_leans_on_are_as_they_were():
     assert parameters(server) == ["app", "config", "context", "state", "stream"]
     own = {name for name, value in vars(server).items() if inspect.isfunction(value)}
     assert own == {
-        "__init__", "__await__", "run", "protocol_send", "_read_data", "_close", "_idle_timeout", "_initiate_server_close",
+        "__init__", "__await__", "run", "protocol_send", "_read_data", "_close", "_idle_timeout",
+        "_initiate_server_close",
     }  # fmt: skip
     source = inspect.getsource(server)
     for used in ["self.send_lock = trio.Lock()", "self.idle_task = TrioSingleTask()", "self._task_group = task_group"]:

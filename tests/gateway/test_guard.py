@@ -52,12 +52,11 @@ async def test_an_application_that_fails_in_mid_answer():
             raise ValueError("secret")
 
     app, entries = guarded(app)
-    async with serving(app) as server:
-        async with await server.connect() as client:
-            await client.raw(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
-            data = await client.wait_closed()
-            # No last chunk: the client can tell that the answer is not whole.
-            assert data.endswith(b"\r\nhalf\r\n")
+    async with serving(app) as server, await server.connect() as client:
+        await client.raw(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+        data = await client.wait_closed()
+        # No last chunk: the client can tell that the answer is not whole.
+        assert data.endswith(b"\r\nhalf\r\n")
     assert [entry["event"] for entry in entries] == ["request failed", "request"]
 
 
@@ -81,10 +80,9 @@ async def test_a_client_that_leaves_before_its_answer_is_logged_as_such(patient_
                 pass
 
     app, entries = guarded(app)
-    async with serving(app) as server:
-        async with await server.connect() as client:
-            await client.raw(b"GET /gone?key=secret HTTP/1.1\r\nhost: test\r\n\r\n")
-            await started.wait()
+    async with serving(app) as server, await server.connect() as client:
+        await client.raw(b"GET /gone?key=secret HTTP/1.1\r\nhost: test\r\n\r\n")
+        await started.wait()
     assert [(entry["status"], entry["path"]) for entry in entries] == [(499, "/gone")]
 
 

@@ -1,5 +1,6 @@
 """Listening sockets."""
 
+import errno
 import socket
 import sys
 
@@ -102,3 +103,20 @@ def test_no_address_family_at_all(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_kwargs: found)
     with pytest.raises(BindError, match="no such address"):
         open_sockets("localhost", 0)
+
+
+def test_a_family_that_the_machine_has_switched_off_is_passed_over(monkeypatch):
+    make = socket.socket
+
+    def without_ipv6(family, kind):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "not supported")
+        return make(family, kind)
+
+    found = [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET6, ("::1", 0, 0, 0))]
+    answers = [(family, socket.SOCK_STREAM, 6, "", address) for family, address in found]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_kwargs: answers)
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    sockets = open_sockets("localhost", 0)
+    assert [sock.family for sock in sockets] == [socket.AF_INET]
+    close(sockets)

@@ -204,8 +204,8 @@ def test_a_request_has_a_bounded_number_of_choices():
     "body",
     [
         b"", b"[]", b"null", b"{", b"\xff", b"\xef\xbb\xbf{}", b'{"model":NaN}', b'{"a":1e999}', b'{"tools":1e999}',
-        b'{"model":"\\ud800"}', b'{"model":"\xed\xa0\x80"}', b"[" * 100_000, b'{"x":' * 100_000, b'{"tools":' + b"[" * 100_000,
-        b'{"user":"' + b"x" * 1_000_000,
+        b'{"model":"\\ud800"}', b'{"model":"\xed\xa0\x80"}', b"[" * 100_000, b'{"x":' * 100_000,
+        b'{"tools":' + b"[" * 100_000, b'{"user":"' + b"x" * 1_000_000,
     ],
 )  # fmt: skip
 def test_what_is_not_a_request_is_a_bad_request(decode, body):

@@ -1,0 +1,73 @@
+"""Shapes: everything that can be scheduled has one, and what stands in for it is large enough."""
+
+from itertools import pairwise
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from atomr_trio.engine.buckets import Buckets, ProgramKey, best_cover, powers_of_two
+
+limits = st.fixed_dictionaries(
+    {"max_num_seqs": st.integers(1, 70), "max_chunk": st.integers(1, 600), "max_pages": st.integers(1, 600)}
+)
+keys = st.builds(
+    ProgramKey,
+    st.sampled_from(["decode", "prefill", "sample", "scored"]),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(0, 4),
+)
+
+
+@given(first=st.integers(1, 50), last=st.integers(1, 5000))
+def test_powers_of_two_ascend_to_exactly_the_last(first, last):
+    assume(first <= last)
+    sizes = powers_of_two(first, last)
+    assert sizes[-1] == last
+    assert list(sizes) == sorted(set(sizes))
+    assert all(b <= 2 * a for a, b in pairwise(sizes))
+
+
+@given(limits=limits, data=st.data())
+def test_every_step_has_a_shape_that_holds_it(limits, data):
+    buckets = Buckets.of(**limits)
+    rows = data.draw(st.integers(1, limits["max_num_seqs"]))
+    tokens = data.draw(st.integers(1, limits["max_chunk"]))
+    pages = data.draw(st.integers(1, limits["max_pages"]))
+    decode, chunk = buckets.decode(rows, pages), buckets.chunk(tokens, pages, scored=False)
+    assert decode.rows >= rows
+    assert chunk.chunk >= tokens
+    assert min(decode.pages, chunk.pages) >= pages
+    assert {decode, chunk, buckets.sample(rows)} <= set(buckets.everything())
+
+
+@given(limits=limits, data=st.data())
+def test_after_the_ladder_everything_is_covered(limits, data):
+    buckets = Buckets.of(**limits)
+    chunks = (limits["max_chunk"], max(1, limits["max_chunk"] // 4))
+    start, ladder = buckets.at_start(chunks), buckets.ladder(chunks)
+    available = start + ladder
+    assert len(available) == len(set(available))
+    wanted = data.draw(st.sampled_from(buckets.everything()))
+    assert best_cover(wanted, available) is not None
+    # What a first, short request needs is there from the start.
+    assert best_cover(buckets.decode(1, 1), start) is not None
+    assert best_cover(buckets.chunk(1, 1, scored=False), start) is not None
+    assert buckets.sample(1) in start
+
+
+@given(wanted=keys, available=st.lists(keys))
+def test_a_cover_is_large_enough_and_the_cheapest(wanted, available):
+    found = best_cover(wanted, available)
+    good = [k for k in available if k.covers(wanted)]
+    assert (found is None) == (not good)
+    if found is not None:
+        assert found.kind == wanted.kind
+        assert found.rows >= wanted.rows
+        assert found.cost == min(k.cost for k in good)
+    assert best_cover(wanted, [*available, wanted]).cost == wanted.cost
+
+
+def test_few_programs_are_compiled_before_the_first_request():
+    buckets = Buckets.of(max_num_seqs=32, max_chunk=64, max_pages=512)
+    assert len(buckets.at_start((64, 64))) == 5

@@ -1,0 +1,109 @@
+"""The JAX runner over a real device process with the real model."""
+
+import json
+
+import pytest
+import trio
+
+from atomr_trio.core import Deployment, ExecuteBatch, ModelLoadError, SamplingParams, Serving, Unsupported
+from atomr_trio.engine import frames
+from atomr_trio.runners.jax_local import JaxLocalRunner
+from atomr_trio.runtime import Cluster
+
+
+class Recording(JaxLocalRunner):
+    """Keeps every step that the device reports."""
+
+    def _on_frame(self, frame):
+        if isinstance(frame, frames.Step):
+            self.__dict__.setdefault("steps", []).append(frame)
+        super()._on_frame(frame)
+
+
+def deployment(path, **config):
+    return Deployment(
+        name="m",
+        model=str(path),
+        serving=Serving(max_concurrent=8),
+        runtime_config={"dtype": "float32", "max_model_len": 1024, **config},
+    )
+
+
+def batch(prompt, number=0, **sampling):
+    return ExecuteBatch(
+        request_id=f"r{number}", model="m", prompt=prompt, sampling=SamplingParams(**{"temperature": 0, **sampling})
+    )
+
+
+async def test_eight_streams_share_steps_and_one_that_leaves_frees_its_place(smollm2_path, data_dir):
+    cases = json.loads((data_dir / "smollm2-135m-instruct.json").read_text())["cases"]
+    case = cases[3]
+    made = []
+
+    async def create(asked):
+        made.append(await trio.to_thread.run_sync(Recording.from_deployment, asked))
+        return made[-1]
+
+    async with Cluster.open(create_runner=create) as cluster:
+        await cluster.deploy(deployment(smollm2_path))
+        (runner,) = made
+        texts = {}
+
+        async def ask(number):
+            tokens = await cluster.execute(batch(case["prompt"], number, max_tokens=case["safe_length"]))
+            texts[number] = tokens.text
+
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(ask, number)
+        assert texts == dict.fromkeys(range(8), case["safe_text"])
+        together = max(len(step.outputs) for step in runner.steps)
+        assert together == 8
+        # 8 answers of 40 tokens in 320 steps would be no batch at all.
+        assert len(runner.steps) < 120
+
+        async with cluster.submit(await cluster.directory.prepare(batch("Once", max_tokens=900))) as stream:
+            await stream.receive()
+            assert runner.steps[-1].running == 1
+        alone = await cluster.execute(batch(case["prompt"], max_tokens=3))
+        assert alone.token_ids == case["greedy_ids"][:3]
+        # The step that carried the last token knew of no other sequence.
+        assert (runner.steps[-1].running, runner.steps[-1].waiting) == (0, 0)
+
+        seeded = {"temperature": 1.2, "seed": 11, "max_tokens": 12}
+        first, *others = [await cluster.execute(batch("Once", number, **seeded)) for number in range(2)]
+        assert [other.token_ids for other in others] == [first.token_ids]
+
+        stopped = await cluster.execute(batch(case["prompt"], stop=[" 8"], max_tokens=30, logprobs=True))
+        assert stopped.text == case["safe_text"].partition(" 8")[0]
+        assert len(stopped.logprobs) == len(stopped.token_ids) == stopped.usage.output_tokens
+        for got, expected in zip(stopped.logprobs, case["greedy_logprobs"], strict=False):
+            assert got == pytest.approx(expected, abs=0.01)
+
+        # A token that stops by its id is counted and not said; 28 is what follows " 6," here.
+        stop_id = case["greedy_ids"][3]
+        silent = await cluster.execute(batch(case["prompt"], stop_token_ids=[stop_id], max_tokens=30))
+        assert silent.usage.output_tokens == case["greedy_ids"].index(stop_id) + 1
+        assert silent.text == case["safe_text"][: len(silent.text)]
+
+        with pytest.raises(Unsupported):
+            await cluster.execute(batch("Once", frequency_penalty=1.0))
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"dtype": "float64"}, "dtype"),
+        ({"nonsense": 1}, "nonsense"),
+        ({"max_model_len": 1}, "max_model_len|context"),
+    ],
+)
+def test_a_wrong_configuration_is_named(smollm2_path, config, text):
+    with pytest.raises(ModelLoadError, match=text):
+        JaxLocalRunner.from_deployment(deployment(smollm2_path, **config))
+
+
+def test_a_missing_model_says_so_without_its_path():
+    with pytest.raises(ModelLoadError) as caught:
+        JaxLocalRunner.from_deployment(deployment("secret/place/model.gguf"))
+    assert "secret" not in str(caught.value)
