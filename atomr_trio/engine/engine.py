@@ -99,6 +99,10 @@ class Engine:
             raise
         return self._describe(loaded - started, perf_counter() - loaded)
 
+    def compile_everything(self, on_progress: OnProgress = _silent) -> None:
+        """Compile all shapes now, so that no later step waits for one; prompt log probabilities excepted."""
+        self._state.executor.warm_up(partial(on_progress, "compile"))
+
     def add(self, request: SequenceRequest) -> None:
         """Queue a request; its tokens come out of later steps.
 

@@ -76,6 +76,10 @@ class StepExecutor:
         """The cache went into a step that failed after it was donated."""
         return any(leaf.is_deleted() for leaf in jax.tree.leaves(self._kv))
 
+    def warm_up(self, on_progress: Callable[[int, int], None]) -> None:
+        """Compile all shapes now; ``on_progress`` is called with (programs done, programs in all)."""
+        self._programs.warm_up(self._buckets.everything(), on_progress)
+
     def rebuild(self) -> None:
         """Allocate the cache anew. What the pages held is lost."""
         self._kv = []

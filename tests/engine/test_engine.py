@@ -1,0 +1,438 @@
+"""The engine inline, on a tiny model: right tokens, whoever else is in the batch and whatever happens on the way."""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+import pytest
+from engine_kit import CONFIG, MAX_LEN, Reference, alone, collect, request, tiny_settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atomr_trio.core import (
+    Backpressure,
+    BadRequest,
+    ContextLengthExceeded,
+    CudaContextPoisoned,
+    FinishReason,
+    Internal,
+    ModelLoadError,
+    OutOfMemory,
+)
+from atomr_trio.engine.engine import Engine
+from atomr_trio.engine.settings import EngineSettings
+
+prompts = st.lists(st.integers(3, CONFIG.vocab_size - 1), min_size=1, max_size=30)
+
+
+@pytest.fixture(scope="module")
+def loaded(programs_dir):
+    engine, stages = Engine(tiny_settings(programs_dir)), []
+    ready = engine.load(lambda *progress: stages.append(progress))
+    yield engine, ready, stages
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def shared(loaded):
+    return loaded[0]
+
+
+@pytest.fixture
+def engine(shared):
+    """An engine that is idle before and after, with all of its pages."""
+    yield shared
+    assert shared.idle
+    assert shared.free_pages == 8 * MAX_LEN // 4
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return Reference()
+
+
+# --- right tokens
+
+
+@settings(max_examples=15)
+@given(prompt=prompts, count=st.integers(1, 12))
+def test_greedy_tokens_and_logprobs_are_those_of_the_model(shared, reference, prompt, count):
+    shared.add(request(0, prompt, count, logprobs=True, prompt_logprobs=True))
+    tokens, scores, prompt_scores = [], [], None
+    while not shared.idle:
+        for output in shared.step().outputs:
+            tokens += output.token_ids
+            scores += output.logprobs
+            if output.prompt_logprobs is not None:
+                assert prompt_scores is None
+                prompt_scores = output.prompt_logprobs
+    assert tokens == reference.greedy(prompt, count)
+    expected = reference.logprobs(prompt + tokens)
+    whole = prompt + tokens
+    assert prompt_scores[0] is None
+    got = prompt_scores[1:] + scores
+    assert got == pytest.approx([expected[i, whole[i + 1]] for i in range(len(whole) - 1)], abs=1e-4)
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_batch_mates_that_come_and_go_change_nothing(shared, data):
+    def one(number):
+        sampled = data.draw(st.booleans())
+        return request(
+            number,
+            data.draw(prompts),
+            data.draw(st.integers(1, 14)),
+            temperature=1.0 if sampled else 0.0,
+            top_k=data.draw(st.sampled_from([0, 5])),
+            seed=data.draw(st.integers(0, 2**64 - 1)),
+        )
+
+    requests = [one(number) for number in range(data.draw(st.integers(2, 10)))]
+    expected = {r.id: alone(shared, r) for r in requests}
+    tokens, aborted = {}, set()
+    for wanted in requests:
+        shared.add(wanted)
+        for _ in range(data.draw(st.integers(0, 4))):
+            for output in shared.step().outputs:
+                tokens.setdefault(output.id, []).extend(output.token_ids)
+        if data.draw(st.integers(0, 5)) == 0:
+            gone = data.draw(st.sampled_from(requests)).id
+            if shared.abort(gone):
+                aborted.add(gone)
+    collect(shared, tokens)
+    for wanted in requests:
+        got = tokens.get(wanted.id, [])
+        if wanted.id in aborted:
+            assert got == expected[wanted.id][: len(got)]
+        else:
+            assert got == expected[wanted.id]
+    assert shared.free_pages == 8 * MAX_LEN // 4
+
+
+def test_eight_requests_decode_in_the_same_steps(engine):
+    for number in range(8):
+        engine.add(request(number, [10 + number, 5, 6], 20))
+    together = 0
+    while not engine.idle:
+        together += len(engine.step().outputs) == 8
+    assert together >= 10
+
+
+@settings(max_examples=15)
+@given(prompt=prompts, cut=st.integers(0, 12), temperature=st.sampled_from([0.0, 0.8]), seed=st.integers(0, 2**32))
+def test_a_sequence_goes_on_where_another_process_left_it(shared, prompt, cut, temperature, seed):
+    whole = alone(shared, request(0, prompt, 12, temperature=temperature, seed=seed))
+    resumed = request(1, prompt, 12, temperature=temperature, seed=seed, generated=whole[:cut])
+    assert alone(shared, resumed) == whole[cut:]
+
+
+def test_running_out_of_pages_changes_no_token(engine):
+    requests = [request(n, [20 + n] * 9, 40, temperature=n % 2, seed=n) for n in range(5)]
+    expected = {r.id: alone(engine, r) for r in requests}
+    before = engine.preemptions
+    pool = engine._loaded.scheduler.pool
+    # Just enough for one sequence of the longest kind.
+    others = pool.take(pool.free - MAX_LEN // pool.page_size)
+    for wanted in requests:
+        engine.add(wanted)
+    assert collect(engine)[0] == expected
+    assert engine.preemptions > before
+    pool.give_back(others)
+
+
+# --- how sequences end
+
+
+def test_an_end_token_ends_the_sequence_and_is_its_last(engine, reference):
+    tokens = reference.greedy([7, 8, 9], 12)
+    stop = tokens[5]
+    first = tokens.index(stop)
+    for field in ("eos_ids", "stop_ids"):
+        engine.add(request(0, [7, 8, 9], 12, **{field: [stop]}))
+        got, last = collect(engine)
+        assert got[0] == tokens[: first + 1]
+        assert last[0].finish_reason is FinishReason.STOP
+
+
+def test_ignoring_the_end_token_goes_on_to_the_length(engine, reference):
+    tokens = reference.greedy([7, 8, 9], 12)
+    engine.add(request(0, [7, 8, 9], 12, eos_ids=[tokens[5]], ignore_eos=True))
+    got, last = collect(engine)
+    assert got[0] == tokens
+    assert last[0].finish_reason is FinishReason.LENGTH
+
+
+def test_the_end_token_is_not_drawn_before_min_tokens(engine, reference):
+    stop = reference.greedy([7, 8, 9], 1)[0]
+    assert alone(engine, request(0, [7, 8, 9], 12, eos_ids=[stop])) == [stop]
+    later = alone(engine, request(1, [7, 8, 9], 12, eos_ids=[stop], min_tokens=4))
+    assert stop not in later[:4]
+    assert len(later) >= 4
+
+
+def test_the_context_is_a_length_too(engine):
+    engine.add(request(0, [5] * (MAX_LEN - 3), 100))
+    got, last = collect(engine)
+    assert len(got[0]) == 3
+    assert last[0].finish_reason is FinishReason.LENGTH
+
+
+def test_the_longest_prompt_still_gets_its_token(engine):
+    assert len(alone(engine, request(0, [5] * (MAX_LEN - 1), 100))) == 1
+
+
+@pytest.mark.parametrize(
+    ("generated", "reason"),
+    [([9] * 4, FinishReason.LENGTH), ([9, 2], FinishReason.STOP), ([9] * 60, FinishReason.LENGTH)],
+)
+def test_what_was_already_over_ends_without_a_step(engine, generated, reason):
+    before = engine.steps
+    max_tokens = 4 if len(generated) < 60 else 1000
+    engine.add(request(0, [3, 4, 5, 6], max_tokens, generated=generated, eos_ids=[2]))
+    assert not engine.idle
+    tokens, last = collect(engine)
+    assert tokens == {0: []}
+    assert last[0].finish_reason is reason
+    assert engine.steps == before
+
+
+def test_what_was_already_over_can_be_aborted_like_the_rest(engine):
+    engine.add(request(0, [3], 2, generated=[9, 9]))
+    assert engine.abort(0)
+    assert engine.idle
+
+
+def test_an_aborted_request_gives_its_pages_back_in_every_phase(engine):
+    pages = engine.free_pages
+    engine.add(request(0, [5] * 40, 5, prompt_logprobs=True))
+    engine.step()  # in its prompt
+    assert engine.free_pages < pages
+    assert engine.abort(0)
+    assert engine.free_pages == pages
+    engine.add(request(1, [5] * 4, 50))
+    engine.step()
+    engine.step()  # decoding
+    assert engine.abort(1)
+    assert engine.free_pages == pages
+    engine.add(request(2, [5] * 4, 5))  # waiting
+    assert engine.abort(2)
+    assert not engine.abort(2)
+    assert not engine.abort(99)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "names"),
+    [
+        ({"prompt_ids": []}, BadRequest, "prompt"),
+        ({"prompt_ids": [CONFIG.vocab_size]}, BadRequest, "prompt_ids"),
+        ({"prompt_ids": [-1]}, BadRequest, "prompt_ids"),
+        ({"prompt_ids": [3] * MAX_LEN}, ContextLengthExceeded, None),
+        ({"generated": [2**40]}, BadRequest, "generated"),
+        ({"stop_ids": [CONFIG.vocab_size]}, BadRequest, "stop_ids"),
+        ({"max_tokens": 0}, BadRequest, "max_tokens"),
+        ({"temperature": float("nan")}, BadRequest, "temperature"),
+        ({"temperature": -1.0}, BadRequest, "temperature"),
+        ({"top_p": 0.0}, BadRequest, "top_p"),
+        ({"min_p": 1.5}, BadRequest, "min_p"),
+        ({"top_k": -1}, BadRequest, "top_k"),
+        ({"min_tokens": 1, "stop_ids": [1, 2, 3, 4, 5, 6, 7, 8, 9]}, BadRequest, "stop_token_ids"),
+    ],
+)  # fmt: skip
+def test_what_can_never_run_is_refused_and_touches_nothing(engine, changes, error, names):
+    with pytest.raises(error) as caught:
+        engine.add(msgspec.structs.replace(request(0, [3, 4]), **changes))
+    assert getattr(caught.value, "param", None) == names
+    assert engine.idle
+
+
+def test_a_number_in_use_is_refused_and_its_owner_goes_on(engine, reference):
+    engine.add(request(0, [3, 4], 3))
+    with pytest.raises(BadRequest):
+        engine.add(request(0, [5, 6], 3))
+    assert collect(engine)[0] == {0: reference.greedy([3, 4], 3)}
+
+
+def test_a_full_queue_refuses(engine):
+    for number in range(engine.settings.max_waiting):
+        engine.add(request(number, [3], 1))
+    with pytest.raises(Backpressure):
+        engine.add(request(99, [3]))
+    assert len(collect(engine)[0]) == engine.settings.max_waiting
+
+
+def test_a_missing_model_says_so_without_its_path(tmp_path):
+    with pytest.raises(ModelLoadError) as caught:
+        Engine(EngineSettings(model=str(tmp_path / "secret.gguf"))).load()
+    assert "secret" not in str(caught.value)
+
+
+def test_an_engine_that_is_not_loaded_says_so():
+    engine = Engine(EngineSettings(load_format="dummy"))
+    assert engine.idle
+    assert (engine.running, engine.waiting, engine.compiling) == (0, 0, False)
+    with pytest.raises(RuntimeError, match="not loaded"):
+        engine.add(request(0, [3]))
+    engine.close()
+
+
+def test_ready_says_what_was_chosen(loaded):
+    _, ready, stages = loaded
+    assert (ready.dtype, ready.backend, ready.max_model_len) == ("float32", "cpu", MAX_LEN)
+    assert ready.num_pages * ready.page_size == 8 * MAX_LEN
+    assert stages[0][0] == "compile"
+    assert stages[-1][1] == stages[-1][2] > 0
+
+
+# --- compilation
+
+
+def test_nothing_is_compiled_after_warm_up(engine):
+    engine.compile_everything()
+    programs = engine._loaded.programs.compiled
+    events, ours = [], threading.get_ident()
+
+    def listen(event, _seconds, **_):
+        if "/compile/" in event and threading.get_ident() == ours:
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for number in range(8):
+            engine.add(request(number, [5 + number] * (3 * number + 1), 15, temperature=number % 2, seed=number))
+            engine.step()
+        collect(engine)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert events == []
+    assert engine._loaded.programs.compiled == programs
+
+
+# --- trouble on the device
+
+
+class Fault:
+    """Makes the next step programs fail: before they run, or after they have taken the cache."""
+
+    def __init__(self, monkeypatch, engine):
+        self.programs = engine._loaded.programs
+        self.real = self.programs.choose
+        self.todo = []
+        monkeypatch.setattr(type(self.programs), "choose", lambda _self, *args: self.choose(*args))
+
+    def choose(self, *args):
+        key, program = self.real(*args)
+        return (key, self.wrap(program, *self.todo.pop(0))) if self.todo else (key, program)
+
+    def wrap(self, program, error, after):
+        def failing(params, kv, packed):
+            if after:
+                program(params, kv, packed)
+            raise error
+
+        return failing
+
+
+@pytest.fixture
+def fault(monkeypatch, engine):
+    return Fault(monkeypatch, engine)
+
+
+def jax_error(text):
+    return jax.errors.JaxRuntimeError(text)
+
+
+def start_all(engine, count=6):
+    requests = [request(n, [30 + n] * (n + 2), 10, temperature=n % 2, seed=n) for n in range(count)]
+    expected = {r.id: alone(engine, r) for r in requests}
+    for wanted in requests:
+        engine.add(wanted)
+    tokens = {}
+    for _ in range(count + 1):
+        for output in engine.step().outputs:
+            tokens.setdefault(output.id, []).extend(output.token_ids)
+    return expected, tokens
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["cache kept", "cache lost"])
+def test_out_of_memory_computes_everything_again_with_fewer_at_once(engine, fault, monkeypatch, caplog, after):
+    monkeypatch.setattr(engine._loaded.scheduler, "_max_running", 8)  # and back to 8 afterwards
+    expected, tokens = start_all(engine)
+    fault.todo = [(jax_error("RESOURCE_EXHAUSTED: Out of memory"), after)]
+    assert engine.step().outputs == []
+    assert engine.running == 0
+    seen = 0
+    while not engine.idle:
+        for output in engine.step().outputs:
+            tokens[output.id] += output.token_ids
+        seen = max(seen, engine.running)
+    assert tokens == expected
+    assert seen == 3
+    assert "RESOURCE_EXHAUSTED" in caplog.text
+
+
+def test_out_of_memory_with_one_sequence_is_the_end(engine, fault, caplog):
+    engine.add(request(0, [3], 5))
+    fault.todo = [(jax_error("RESOURCE_EXHAUSTED: Out of memory"), False)]
+    with pytest.raises(OutOfMemory):
+        engine.step()
+    engine.abort(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [(TypeError("bad shapes at /some/path"), False), (ValueError("x"), True), (jax_error("INVALID_ARGUMENT: x"), True)],
+    ids=["tracing", "cache lost", "device"],
+)
+def test_a_bug_fails_the_requests_of_its_step_alone(engine, fault, reference, caplog, error, after):
+    engine.add(request(0, [3, 4, 5], 6))
+    engine.step()
+    engine.add(request(1, [6] * 30, 6))  # joins the failing step
+    engine.add(request(2, [7, 8], 6))  # waits
+    fault.todo = [(error, after)]
+    failed = engine.step().failed
+    assert [number for number, _ in failed] == [0, 1]
+    assert all(isinstance(e, Internal) and "path" not in str(e) for _, e in failed)
+    assert collect(engine)[0] == {2: reference.greedy([7, 8], 6)}
+
+
+def test_poison_is_the_end_and_keeps_its_text_to_itself(engine, fault, caplog):
+    engine.add(request(0, [3], 5))
+    text = "INTERNAL: /usr/lib/x.so CUDA_ERROR_ILLEGAL_ADDRESS: illegal memory access"
+    fault.todo = [(jax_error(text), False)]
+    with pytest.raises(CudaContextPoisoned) as caught:
+        engine.step()
+    engine.abort(0)
+    assert caught.value.message == "CUDA_ERROR_ILLEGAL_ADDRESS"
+
+
+def test_a_row_that_is_not_a_number_fails_alone(engine, monkeypatch, reference):
+    engine.add(request(0, [3, 4, 5], 6))
+    engine.add(request(1, [6, 7], 6))
+    tokens = {}
+    for _ in range(2):
+        for output in engine.step().outputs:
+            tokens.setdefault(output.id, []).extend(output.token_ids)
+    real = engine._loaded.programs.choose
+
+    def poisoned(_self, *args):
+        key, program = real(*args)
+
+        def run(*inputs):
+            kv, logits, scores = program(*inputs)
+            return kv, jnp.asarray(np.asarray(logits)).at[0].set(jnp.nan), scores
+
+        return key, run
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(engine._loaded.programs), "choose", poisoned)
+        result = engine.step()
+    assert [number for number, _ in result.failed] == [0]
+    for output in result.outputs:
+        tokens[output.id] += output.token_ids
+    assert collect(engine, tokens)[0][1] == reference.greedy([6, 7], 6)

@@ -1,0 +1,344 @@
+"""The device process, for real: a child on a socketpair."""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from engine_kit import MAX_LEN, request, tiny_settings
+
+from atomr_trio.core import FinishReason
+from atomr_trio.engine import frames as f
+from atomr_trio.engine.connection import EXIT_EOF, EXIT_VIOLATION
+from atomr_trio.engine.environment import child_command, child_environment
+from atomr_trio.engine.process import EXIT_FATAL
+from atomr_trio.engine.settings import EngineSettings
+
+PATIENCE = 240  # seconds before a hang fails the test; nothing waits for it
+
+
+class Child:
+    """The server's side, blocking."""
+
+    def __init__(self, *, spawn=subprocess.Popen):
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(PATIENCE)
+        with theirs:
+            self.process = spawn(
+                child_command(theirs.fileno(), os.getpid()),
+                env=child_environment(os.environ),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        self.decoder = f.child_frame_decoder()
+        self.frames = self.read()
+
+    def read(self):
+        while data := self.receive_bytes():
+            yield from self.decoder.feed(data)
+
+    def receive_bytes(self):
+        try:
+            return self.socket.recv(65536)
+        except ConnectionError:
+            return b""
+
+    def send(self, *frames):
+        self.socket.sendall(b"".join(map(f.encode, frames)))
+
+    def configure(self, settings, heartbeat_s=0.05):
+        self.send(f.Configure(settings, heartbeat_s))
+        return self.until(f.Ready)
+
+    def until(self, kind):
+        """Return the next frame of a kind; frames of other kinds are passed over."""
+        for frame in self.frames:
+            if isinstance(frame, f.Fatal) and kind is not f.Fatal:
+                raise AssertionError(frame)
+            if isinstance(frame, kind):
+                return frame
+        raise AssertionError(f"the child left with {self.leave()}")
+
+    def collect(self, *ids):
+        """Return the tokens of these requests and all step frames until they have ended."""
+        tokens, steps, left = {number: [] for number in ids}, [], set(ids)
+        while left:
+            steps.append(self.until(f.Step))
+            for output in steps[-1].outputs:
+                tokens[output.id] += output.token_ids
+                if output.finish_reason is not None:
+                    left.remove(output.id)
+        return tokens, steps
+
+    def leave(self):
+        """Wait for the end of the process; return (exit status, standard output, standard error)."""
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, out.decode(), err.decode()
+
+    def close(self):
+        self.socket.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        with contextlib.suppress(ValueError):
+            self.process.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture
+def spawn():
+    children = []
+
+    def make(**kwargs):
+        children.append(Child(**kwargs))
+        return children[-1]
+
+    yield make
+    for child in children:
+        child.close()
+
+
+@pytest.fixture(scope="module")
+def child(programs_dir):
+    """A child that is ready and idle; tests leave it like that."""
+    child = Child()
+    child.ready = child.configure(tiny_settings(programs_dir))
+    yield child
+    child.close()
+
+
+def test_eight_requests_share_the_steps_of_one_process(child):
+    assert (child.ready.max_model_len, child.ready.dtype) == (MAX_LEN, "float32")
+    child.send(f.Add([request(n, [10 + n, 5, 6], 20, logprobs=True) for n in range(8)]))
+    tokens, steps = child.collect(*range(8))
+    assert all(len(got) == 20 for got in tokens.values())
+    assert sum(len(step.outputs) == 8 for step in steps) >= 10
+    # One frame per step, each counted once.
+    numbers = [step.number for step in steps]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert steps[-1].running == steps[-1].waiting == 0
+    assert steps[-1].free_pages == child.ready.num_pages
+    # The same alone.
+    child.send(f.Add([request(8, [13, 5, 6], 20)]))
+    assert child.collect(8)[0][8] == tokens[3]
+
+
+def test_a_request_goes_on_in_another_process(child, spawn, programs_dir):
+    wanted = request(0, [7, 8, 9, 10], 12, temperature=1.0, seed=5)
+    child.send(f.Add([wanted]))
+    whole = child.collect(0)[0][0]
+    other = spawn()
+    other.configure(tiny_settings(programs_dir))
+    other.send(f.Add([request(0, [7, 8, 9, 10], 12, temperature=1.0, seed=5, generated=whole[:5])]))
+    assert other.collect(0)[0][0] == whole[5:]
+
+
+def test_an_abort_frees_the_place_and_the_others_go_on(child):
+    child.send(f.Add([request(0, [3] * 30, 30), request(1, [4, 5], 25)]))
+    child.until(f.Step)
+    child.send(f.Abort([0, 77]))
+    seen = []
+    while True:
+        step = child.until(f.Step)
+        seen += [output for output in step.outputs if output.id == 0]
+        if any(output.finish_reason for output in step.outputs if output.id == 1):
+            break
+    assert all(output.finish_reason is None for output in seen)
+    assert step.running == 0
+    assert step.free_pages == child.ready.num_pages
+
+
+def test_one_bad_request_is_rejected_alone(child):
+    bad = [request(0, [3] * MAX_LEN), request(1, [10**6]), request(2, [])]
+    child.send(f.Add([*bad, request(3, [4, 5], 3)]))
+    rejected = [child.until(f.Rejected) for _ in bad]
+    assert [(r.id, r.kind) for r in rejected] == [
+        (0, "context_length_exceeded"),
+        (1, "bad_request"),
+        (2, "bad_request"),
+    ]
+    assert str(MAX_LEN) in rejected[0].message
+    assert len(child.collect(3)[0][3]) == 3
+
+
+def test_what_was_already_over_ends_without_a_token(child):
+    child.send(f.Add([request(0, [3, 4], 2, generated=[5, 6])]))
+    step = child.until(f.Step)
+    assert step.outputs == [f.SequenceOutput(0, [], finish_reason=FinishReason.LENGTH)]
+
+
+def test_prompt_logprobs_come_once_with_the_first_token(child):
+    child.send(f.Add([request(0, [3] * 20, 3, prompt_logprobs=True)]))
+    _, steps = child.collect(0)
+    outputs = [output for step in steps for output in step.outputs]
+    assert [len(output.prompt_logprobs or ()) for output in outputs] == [20, 0, 0]
+
+
+def test_pings_are_answered_and_the_heart_beats_while_idle(child):
+    child.send(f.Ping(5))
+    assert child.until(f.Pong).number == 5
+    beat = child.until(f.Heartbeat)
+    assert (beat.running, beat.waiting, beat.busy_s, beat.compiling) == (0, 0, 0.0, False)
+
+
+def test_ctrl_c_of_the_terminal_does_not_end_it(child):
+    child.process.send_signal(signal.SIGINT)
+    child.send(f.Ping(6))
+    assert child.until(f.Pong).number == 6
+
+
+def test_shutdown_ends_it_and_its_terminal_stays_clean(spawn, programs_dir):
+    child = spawn()
+    child.configure(tiny_settings(programs_dir))
+    child.send(f.Add([request(0, [3], 3)]))
+    child.collect(0)
+    child.send(f.Shutdown())
+    assert child.leave() == (EXIT_EOF, "", "")
+
+
+def test_sigterm_ends_it(spawn):
+    child = spawn()
+    child.send(f.Ping(1))
+    child.until(f.Pong)
+    child.process.terminate()
+    assert child.leave()[0] == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("when", ["unconfigured", "loading", "ready", "busy"])
+def test_the_end_of_the_socket_ends_it_whatever_it_does(spawn, programs_dir, when):
+    child = spawn()
+    # Without a cache, loading takes its time.
+    settings = tiny_settings(None if when == "loading" else programs_dir)
+    if when != "unconfigured":
+        child.send(f.Configure(settings, 0.05))
+        child.until(f.Heartbeat if when == "loading" else f.Ready)
+    if when == "busy":
+        child.send(f.Add([request(0, [3], MAX_LEN)]))
+        child.until(f.Step)
+    child.socket.shutdown(socket.SHUT_RDWR)
+    assert child.leave()[0] == EXIT_EOF
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        struct.pack("<I", 2**31),
+        f.encode(f.Pong(1)),
+        f.encode(f.Add([])),
+        f.encode(f.Configure(EngineSettings(load_format="dummy")))[:-1],
+    ],
+    ids=["another protocol", "oversize", "wrong direction", "not configured", "torn"],
+)
+def test_garbage_ends_it_with_a_status_of_its_own(spawn, data):
+    child = spawn()
+    child.socket.sendall(data)
+    child.socket.shutdown(socket.SHUT_WR)
+    code, out, err = child.leave()
+    assert code == EXIT_VIOLATION
+    assert out == ""
+    assert err.startswith("atomr-trio device process: protocol violation")
+    assert "Traceback" not in err
+
+
+def test_a_second_configure_is_a_violation(spawn, programs_dir):
+    child = spawn()
+    child.configure(tiny_settings(programs_dir))
+    child.send(f.Configure(tiny_settings(programs_dir)))
+    assert child.leave()[0] == EXIT_VIOLATION
+
+
+def test_a_model_that_cannot_be_loaded_is_told_without_its_path(spawn, tmp_path):
+    child = spawn()
+    model = tmp_path / "secret.gguf"
+    model.write_bytes(b"GGUF but not really")
+    child.send(f.Configure(EngineSettings(model=str(model))))
+    fatal = child.until(f.Fatal)
+    assert fatal.kind == "Unrecoverable"
+    assert fatal.message.startswith("cannot load the model")
+    assert "secret" not in fatal.message
+    code, _, err = child.leave()
+    assert code == EXIT_FATAL
+    assert "Traceback" not in err
+
+
+# --- it never outlives its server
+
+PARENT = """
+import os, signal, subprocess, sys
+from atomr_trio.engine.environment import child_command, child_environment
+fd = int(sys.argv[1])
+child = subprocess.Popen(child_command(fd, os.getpid()), env=child_environment(os.environ), pass_fds=[fd])
+print(child.pid, flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's parent-death signal")
+def test_killing_the_server_kills_it_even_if_the_socket_stays_open():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(PATIENCE)
+        env = child_environment(os.environ)
+        parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT, str(theirs.fileno())],
+            env=env,
+            pass_fds=[theirs.fileno()],
+            stdout=subprocess.PIPE,
+        )
+        with parent:
+            pid = int(parent.stdout.readline())
+            ours.sendall(f.encode(f.Ping(1)))
+            assert f.child_frame_decoder().feed(ours.recv(100)) == [f.Pong(1)]
+            parent.kill()
+        # `theirs` is still open here, so only the death of its parent can end the child.
+        assert_ends(pid)
+
+
+def assert_ends(pid):
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    ended = poll.poll(PATIENCE * 1000)
+    os.close(descriptor)
+    assert ended, "the child lives on"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's parent-death signal")
+def test_the_end_of_the_thread_that_started_it_is_not_the_end_of_its_server(spawn):
+    made = []
+
+    def start(*args, **kwargs):
+        def run():
+            made.append((subprocess.Popen(*args, **kwargs), threading.get_native_id()))
+            started.set()
+            finish.wait(PATIENCE)
+
+        started, finish = threading.Event(), threading.Event()
+        thread = threading.Thread(target=run)
+        thread.start()
+        started.wait(PATIENCE)
+        made.append((thread, finish))
+        return made[0][0]
+
+    child = spawn(spawn=start)
+    (_, native_id), (thread, finish) = made
+    child.send(f.Ping(1))
+    child.until(f.Pong)
+    finish.set()
+    thread.join()
+    while Path(f"/proc/self/task/{native_id}").exists():
+        pass
+    child.send(f.Ping(2))
+    assert child.until(f.Pong).number == 2
+    assert child.process.poll() is None
