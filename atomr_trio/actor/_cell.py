@@ -16,7 +16,7 @@ import trio
 from ._actor import Actor, Props
 from ._context import Context
 from ._errors import ActorFailed, ActorStopped
-from ._failures import attempt
+from ._failures import attempt, describe
 from ._family import Family
 from ._mailbox import EMPTY, Mailbox
 from ._ref import ActorRef, cell_of
@@ -176,7 +176,7 @@ class Cell(Generic[M]):
         """Live through all incarnations."""
         try:
             while (await self._live()).directive is Directive.RESTART:
-                log.warning("restarting %s after %r", self.path, self.last_failure)
+                log.info("restarting %s", self.path)
         finally:
             self._terminate()
 
@@ -313,7 +313,9 @@ class Cell(Generic[M]):
             return Verdict(Directive.STOP, "its parent is stopping", failure)
         strategy = self._actor.supervisor_strategy
         verdict = self._family.judge(strategy, child, failure, trio.current_time())
-        log.warning("%s failed: %s", child.path, verdict.directive.name.lower(), exc_info=failure)
+        mild = verdict.directive in (Directive.RESUME, Directive.RESTART)
+        said = (child.path, verdict.directive.name.lower(), describe(failure))
+        log.warning("%s failed, %s: %s", *said, exc_info=None if mild else failure)
         return verdict
 
     async def _close(self, ctx: Context[M]) -> None:

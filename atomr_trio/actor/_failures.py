@@ -1,6 +1,7 @@
 """Telling failures from cancellation when trio hands them over in one group."""
 
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
@@ -8,7 +9,7 @@ import trio
 
 T = TypeVar("T")
 
-__all__ = ["attempt", "leaves"]
+__all__ = ["attempt", "describe", "leaves"]
 
 log = logging.getLogger("atomr_trio.actor")
 
@@ -36,3 +37,13 @@ def leaves(failure: BaseException) -> Iterator[BaseException]:
             yield from leaves(nested)  # pyright: ignore[reportUnknownArgumentType]
     else:
         yield failure
+
+
+def describe(failure: BaseException) -> str:
+    """Say in one line what was raised and where; a group by its leaves."""
+    return "; ".join(f"{leaf!r}{_where(leaf)}" for leaf in leaves(failure))
+
+
+def _where(leaf: BaseException) -> str:
+    frames = traceback.extract_tb(leaf.__traceback__, limit=-1)
+    return f" at {frames[0].filename}:{frames[0].lineno}" if frames else ""

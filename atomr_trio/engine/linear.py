@@ -44,20 +44,11 @@ def linear(x: jax.Array, w: Weight) -> jax.Array:
         ``[..., out]`` in the dtype of ``x``.
     """
     rows = x.reshape(-1, x.shape[-1])
-    product = _scaled(rows, w) if isinstance(w, Int8Weight) else _multiply(rows, w)
+    values = w.values if isinstance(w, Int8Weight) else w
+    product = choose_form(jax.default_backend(), values.dtype.name, rows.shape[0])(rows, values)
+    if isinstance(w, Int8Weight):
+        product = product * w.scale
     return product.astype(x.dtype).reshape(*x.shape[:-1], -1)
-
-
-def _scaled(x: jax.Array, w: Int8Weight) -> jax.Array:
-    return _multiply(x, w.values) * w.scale
-
-
-def _multiply(x: jax.Array, w: jax.Array) -> jax.Array:
-    rows = x.shape[0]
-    if rows == 1 and x.dtype == jnp.float32 and w.dtype == jnp.bfloat16:
-        # The form for one row rounds its result to bfloat16, which is too coarse for logits.
-        return _multiply(jnp.repeat(x, 2, axis=0), w)[:1]
-    return choose_form(jax.default_backend(), w.dtype.name, rows)(x, w)
 
 
 def choose_form(backend: str, dtype: str, rows: int) -> Form:
@@ -65,16 +56,16 @@ def choose_form(backend: str, dtype: str, rows: int) -> Form:
     if dtype == "float32":
         return _exact
     if dtype == "bfloat16":
-        return _native if backend == "cpu" and rows == 1 else _widened_result
-    return _fused_sum if backend == "cpu" and 1 < rows <= _FEW_ROWS else _widened_weights
+        return _one_row if backend == "cpu" and rows == 1 else _widened_result
+    return _sum if backend == "cpu" and 1 < rows <= _FEW_ROWS else _widened_weights
 
 
 def _exact(x: jax.Array, w: jax.Array) -> jax.Array:
     return jax.lax.dot_general(x, w, _LAST_AXES, precision=jax.lax.Precision.HIGHEST)
 
 
-def _native(x: jax.Array, w: jax.Array) -> jax.Array:
-    return x.astype(w.dtype) @ w.T
+def _one_row(x: jax.Array, w: jax.Array) -> jax.Array:
+    return _widened_weights(x.astype(w.dtype).astype(jnp.float32), w)
 
 
 def _widened_result(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -82,10 +73,11 @@ def _widened_result(x: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def _widened_weights(x: jax.Array, w: jax.Array) -> jax.Array:
+    # Not the same as contracting the last axes: written so, XLA:CPU makes one loop for a single row.
     return x @ w.astype(x.dtype).T
 
 
-def _fused_sum(x: jax.Array, w: jax.Array) -> jax.Array:
+def _sum(x: jax.Array, w: jax.Array) -> jax.Array:
     return jnp.sum(x[:, None, :] * w.astype(x.dtype), axis=-1)
 
 

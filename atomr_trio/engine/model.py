@@ -17,9 +17,6 @@ from .weights import LayerParams, Params
 
 __all__ = ["KV", "forward", "init_kv", "logits"]
 
-# Finite on purpose: a padded row that saw nothing would give NaN, store it in the garbage page, and spread it.
-_MASKED = -1e30
-
 
 def forward(
     config: ModelConfig, params: Params, kv: KV, tokens: jax.Array, positions: jax.Array, page_tables: jax.Array
@@ -101,8 +98,10 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> j
     kv_heads, time = k.shape[1:3]
     rows = q.reshape(batch, chunk, kv_heads, -1, dim).transpose(0, 2, 3, 1, 4) * dim**-0.5
     scores = _batched(rows.reshape(batch, kv_heads, -1, dim), k, 3).reshape(batch, kv_heads, -1, chunk, time)
+    # Position 0 is visible to every row, padding included, so no row is masked as a whole: that would make NaN,
+    # which padding would store in the garbage page, where a probability of 0 does not stop it.
     visible = jnp.arange(time) <= positions[:, :, None]
-    scores = jnp.where(visible[:, None, None], scores, _MASKED)
+    scores = jnp.where(visible[:, None, None], scores, -jnp.inf)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     mixed = _batched(weights.reshape(batch, kv_heads, -1, time), v, 2).reshape(batch, kv_heads, -1, chunk, dim)
     normed = mixed / jnp.sum(weights, axis=-1, keepdims=True)

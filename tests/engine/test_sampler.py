@@ -23,6 +23,11 @@ def filtered(logits, state, vocab):
     return sampler._weights(sampler._in_blocks(logits), state, vocab).reshape(logits.shape[0], -1)[:, :vocab]
 
 
+@jax.jit
+def bisect(value):
+    return sampler._bisect(lambda limit: limit >= value)
+
+
 def make_state(rows, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=0, position=0):
     def column(value, dtype):
         return np.broadcast_to(np.asarray(value, dtype), rows)
@@ -137,6 +142,12 @@ def test_draws_have_the_right_distribution(row, vary):
         np.append(counts[common], counts[~common].sum() + 20), np.append(expected[common], expected[~common].sum() + 20)
     )
     assert test.pvalue > 1e-3
+
+
+@given(st.floats(0, width=32, allow_nan=False, allow_subnormal=False))
+@settings(max_examples=50)
+def test_bisection_finds_any_float(value):
+    assert bisect(np.float32(value)) == np.float32(value)
 
 
 def test_all_probability_is_reachable():

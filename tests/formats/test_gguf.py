@@ -145,6 +145,16 @@ def test_every_truncation_is_refused(tmp_path):
                 np.testing.assert_array_equal(file.tensors[name].raw, raw)
 
 
+def test_every_truncation_of_mere_metadata_is_refused(tmp_path):
+    fields = [("array", "tokens", ["one", "two and a half"])]
+    data = write(tmp_path / "whole.gguf", fields).read_bytes()
+    content = data.rindex(b"two and a half") + len(b"two and a half")
+    for size in range(content):
+        refused(tmp_path, data[:size])
+    with open_bytes(tmp_path, data[:content]) as file:
+        assert file.fields["tokens"] == ["one", "two and a half"]
+
+
 @given(data=st.data())
 def test_damage_is_refused_or_harmless(tmp_path_factory, data):
     tmp_path = tmp_path_factory.mktemp("gguf")
