@@ -16,7 +16,7 @@ import trio
 from ._actor import Actor, Props
 from ._context import Context
 from ._errors import ActorFailed, ActorStopped
-from ._failures import attempt, describe
+from ._failures import attempt, describe, purified
 from ._family import Family
 from ._mailbox import EMPTY, Mailbox
 from ._ref import ActorRef, cell_of
@@ -256,10 +256,12 @@ class Cell(Generic[M]):
                 return None
             message, self.asking = item.message, item.slot
         try:
-            answer = await attempt(actor.handle, message, ctx)
+            answer = await actor.handle(message, ctx)
         except Exception as failure:
             self._fail_ask(failure)
             return self._judge_running(failure)
+        except BaseExceptionGroup as group:
+            raise purified(group) from None
         # `defer_reply` has taken the slot if it is not there any more.
         if self.asking is not None:
             self.asking.resolve(answer)

@@ -9,25 +9,30 @@ import trio
 
 T = TypeVar("T")
 
-__all__ = ["attempt", "describe", "leaves"]
+__all__ = ["attempt", "describe", "leaves", "purified"]
 
 log = logging.getLogger("atomr_trio.actor")
 
 
 async def attempt(fn: Callable[..., Awaitable[T]], *args: object) -> T:
-    """Await ``fn(*args)`` and keep law 3: when cancellation comes out mixed with failures, it wins.
+    """Await ``fn(*args)`` and keep law 3: when cancellation comes out mixed with failures, it wins."""
+    try:
+        return await fn(*args)
+    except BaseExceptionGroup as group:
+        raise purified(group) from None
+
+
+def purified(group: "BaseExceptionGroup[BaseException]") -> BaseException:
+    """Return what a group means: its cancellation, if it holds one beside failures; else the group itself.
 
     A user's nursery can raise one group of ``Cancelled`` and errors. The errors were raised while being torn down:
     they are logged, and only the cancellation goes on.
     """
-    try:
-        return await fn(*args)
-    except BaseExceptionGroup as group:
-        cancelled, failures = group.split(trio.Cancelled)
-        if cancelled is None or not isinstance(failures, Exception):
-            raise
-        log.error("failures while being cancelled", exc_info=group)
-        raise cancelled from None
+    cancelled, failures = group.split(trio.Cancelled)
+    if cancelled is None or not isinstance(failures, Exception):
+        return group
+    log.error("failures while being cancelled", exc_info=group)
+    return cancelled
 
 
 def leaves(failure: BaseException) -> Iterator[BaseException]:

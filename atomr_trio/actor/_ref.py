@@ -63,10 +63,9 @@ class ActorRef(Generic[M_contra]):
         slot = ReplySlot[R](trio.current_time() + timeout)
         self._cell.deliver(Ask(message, slot))
         try:
-            with trio.fail_at(slot.deadline):
+            with trio.CancelScope(deadline=slot.deadline):
                 return await slot.wait()
-        except trio.TooSlowError:
-            raise AskTimeout(self.path, timeout) from None
+            raise AskTimeout(self.path, timeout)
         finally:
             slot.abandon()
 

@@ -5,6 +5,7 @@ A step is a forward program (cache donated, one row of logits per sequence) and 
 because drawing takes as long to compile as the model, and its shape knows neither context nor chunk.
 """
 
+import threading
 from functools import partial
 from typing import Any
 
@@ -76,18 +77,27 @@ def _specs(tree: Any) -> Any:
 
 @define
 class ProgramBuilder:
-    """Compiles programs for a model and a cache, of which only the shapes are used."""
+    """Compiles programs for a model and a cache, of which only the shapes are used. Safe to use from threads."""
 
     _config: ModelConfig
     _params: Any = field(converter=_specs)
     _kv: Any = field(converter=_specs)
+    # Two threads that trace at once share what jax remembers of inner functions, by chance: the same program would
+    # come out in another text each time, and never be found in the persistent cache. Compiling goes on in parallel.
+    _tracing: threading.Lock = field(init=False, factory=threading.Lock)
 
     def __call__(self, key: ProgramKey) -> jax.stages.Compiled:
         """Compile the program of this shape: ``draw`` or ``compute``, the latter with its cache donated."""
-        if key.kind == "sample":
-            raw = jax.ShapeDtypeStruct((key.rows, self._config.vocab_size), jnp.float32)
-            packed = jax.ShapeDtypeStruct((key.rows, DRAW_WIDTH), jnp.int32)
-            return jax.jit(draw).lower(raw, packed).compile()
+        with self._tracing:
+            lowered = self._lower_draw(key) if key.kind == "sample" else self._lower_compute(key)
+        return lowered.compile()
+
+    def _lower_draw(self, key: ProgramKey) -> jax.stages.Lowered:
+        raw = jax.ShapeDtypeStruct((key.rows, self._config.vocab_size), jnp.float32)
+        packed = jax.ShapeDtypeStruct((key.rows, DRAW_WIDTH), jnp.int32)
+        return jax.jit(draw).lower(raw, packed)
+
+    def _lower_compute(self, key: ProgramKey) -> jax.stages.Lowered:
         packed = jax.ShapeDtypeStruct((key.rows, step_width(key)), jnp.int32)
         jitted = jax.jit(partial(compute, self._config, key), donate_argnums=1)
-        return jitted.lower(self._params, self._kv, packed).compile()
+        return jitted.lower(self._params, self._kv, packed)

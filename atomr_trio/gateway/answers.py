@@ -74,17 +74,21 @@ class _Many:
         async with limiter:
             try:
                 async with backend.submit(batch) as stream:
-                    await self._forward(index, stream, news)
+                    last = await self._forward(index, stream, news)
             except Exception as error:
-                await news.send((index, error))
+                last = error
+        # Told after the block was left: the news of the last choice's end cancels what still runs.
+        await news.send((index, last))
 
-    async def _forward(self, index: int, stream: AnswerStream, news: "trio.MemorySendChannel[News]") -> None:
+    async def _forward(
+        self, index: int, stream: AnswerStream, news: "trio.MemorySendChannel[News]"
+    ) -> TokenChunk | Exception:
         while True:
             piece = await _next(stream)
             self._tokens[index] = stream.tokens
-            await news.send((index, piece))
             if isinstance(piece, Exception) or piece.finish_reason is not None:
-                return
+                return piece
+            await news.send((index, piece))
 
 
 @asynccontextmanager

@@ -128,19 +128,21 @@ def test_the_cache_is_updated_in_place(dtype):
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 0.15), ("int8", 0.15)])
-@pytest.mark.parametrize("rows", [1, 3])
-def test_other_dtypes_are_near_float32(dtype, bound, rows):
+@pytest.mark.parametrize(("rows", "chunk"), [(1, 1), (3, 4)])
+def test_other_dtypes_are_near_float32(dtype, bound, rows, chunk):
     tokens = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (rows, 12), np.int32)
     positions = np.broadcast_to(np.arange(12, dtype=np.int32), tokens.shape)
     tables = 1 + np.arange(3 * rows, dtype=np.int32).reshape(rows, 3)
     found = []
     for kind in ("float32", dtype):
         params, kv = random_params(CONFIG, kind, seed=0), init_kv(CONFIG, 1 + 3 * rows, PAGE, kind)
-        for start in range(0, 12, 4):
-            part = slice(start, start + 4)
+        steps: list[np.ndarray] = []
+        for start in range(0, 12, chunk):
+            part = slice(start, start + chunk)
             got, kv = step(CONFIG, params, kv, tokens[:, part], positions[:, part], tables)
-            found.append(np.asarray(got))
-    exact, near = np.concatenate(found[:3], 1), np.concatenate(found[3:], 1)
+            steps.append(np.asarray(got))
+        found.append(np.concatenate(steps, axis=1))
+    exact, near = found
     assert near.dtype == np.float32
     assert np.sqrt(np.mean((near - exact) ** 2)) < bound * np.std(exact)
 
@@ -209,18 +211,24 @@ def score_prompts(config, params, kv, prompts, chunk):
     return found, kv
 
 
-def test_prompt_logprobs_and_greedy_tokens_equal_the_reference(real_params, cases):
+@pytest.fixture(scope="module")
+def batched(real_params, cases):
+    """All ten prompts at once, in chunks of 64: their scores, and the cache as it is then (for one owner)."""
     config, params = real_params
-    prompts = [case["prompt_ids"] for case in cases]
     kv = init_kv(config, 1 + len(cases) * REAL_WIDTH, REAL_PAGE, "float32")
-    scored, kv = score_prompts(config, params, kv, prompts, REAL_CHUNK)
+    return score_prompts(config, params, kv, [case["prompt_ids"] for case in cases], REAL_CHUNK)
+
+
+def test_prompt_logprobs_and_greedy_tokens_equal_the_reference(real_params, cases, batched):
+    config, params = real_params
+    scored, kv = batched
     for case, (scores, _) in zip(cases, scored, strict=True):
         np.testing.assert_allclose(scores, case["prompt_logprobs"][1:], atol=0.01)
 
     drawn = [[int(best)] for _, best in scored]
     for count in range(1, len(cases[0]["greedy_ids"])):
         tokens = np.array([[row[-1]] for row in drawn], np.int32)
-        positions = np.array([[len(prompt) + count - 1] for prompt in prompts], np.int32)
+        positions = np.array([[len(case["prompt_ids"]) + count - 1] for case in cases], np.int32)
         _, best, kv = real_step(config, params, kv, tokens, positions, real_tables(len(cases)), tokens)
         for row, token in zip(drawn, np.asarray(best)[:, 0], strict=True):
             row.append(int(token))
@@ -228,16 +236,13 @@ def test_prompt_logprobs_and_greedy_tokens_equal_the_reference(real_params, case
         assert row[: case["safe_length"]] == case["greedy_ids"][: case["safe_length"]]
 
 
-def test_chunks_of_a_prompt_equal_the_whole(real_params, cases):
+def test_chunks_in_a_batch_equal_the_whole_prompt_alone(real_params, cases, batched):
     config, params = real_params
-    prompt = max((case["prompt_ids"] for case in cases), key=len)
-    found = []
-    for chunk in (16, 128):
-        kv = init_kv(config, 1 + REAL_WIDTH, REAL_PAGE, "float32")
-        ((scores, best),), _ = score_prompts(config, params, kv, [prompt], chunk)
-        found.append((scores, best))
-    np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-3)
-    assert found[0][1] == found[1][1]
+    longest = max(range(len(cases)), key=lambda row: len(cases[row]["prompt_ids"]))
+    kv = init_kv(config, 1 + REAL_WIDTH, REAL_PAGE, "float32")
+    ((scores, best),), _ = score_prompts(config, params, kv, [cases[longest]["prompt_ids"]], 128)
+    np.testing.assert_allclose(scores, batched[0][longest][0], atol=1e-3)
+    assert best == batched[0][longest][1]
 
 
 @pytest.mark.parametrize(("dtype", "mean_error", "agreement"), [("bfloat16", 0.03, 0.96), ("int8", 0.1, 0.93)])

@@ -101,6 +101,7 @@ class ScriptedBackend:
     submitted: list = attrs.field(factory=list)
     running: set = attrs.field(factory=set)
     left_early: list = attrs.field(factory=list)
+    left_in_peace: list = attrs.field(factory=list)
     on_prepare: object = None
     on_submit: object = None
     idle: trio.Event = attrs.field(factory=trio.Event)
@@ -144,6 +145,8 @@ class ScriptedBackend:
                 try:
                     yield stream
                 finally:
+                    # An effective deadline in the past means that whoever leaves has been cancelled.
+                    self.left_in_peace.append(trio.current_effective_deadline() > trio.current_time())
                     nursery.cancel_scope.cancel()
         finally:
             self.running.discard(batch.request_id)

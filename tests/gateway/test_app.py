@@ -211,10 +211,36 @@ async def test_a_slow_first_token_commits_to_a_stream_at_the_first_heartbeat(pat
 
 async def test_a_body_that_comes_too_slowly(patient_clock):
     async with serving(app_of(body_timeout=3)) as server, await server.connect() as client:
+        began = trio.current_time()
         await client.start("POST", CHAT, body_of())
         answer = await client.answer()
         assert (answer.status, answer.headers["connection"]) == (408, "close")
         assert await client.wait_closed() == b""
+        assert 3 <= trio.current_time() - began < 4
+
+
+async def test_a_body_that_is_announced_too_large_is_refused_at_once(patient_clock):
+    async with serving(app_of()) as server, await server.connect() as client:
+        began = trio.current_time()
+        await client.raw(f"POST {CHAT} HTTP/1.1\r\nhost: test\r\ncontent-length: 999999999\r\n\r\n".encode())
+        assert (await client.wait_closed()).startswith(b"HTTP/1.1 413")
+        assert trio.current_time() - began < 1
+
+
+async def test_a_stream_has_no_time_limit(patient_clock):
+    app = app_of(ScriptedBackend([say("a", 100, "b")]))
+    app.config["RESPONSE_TIMEOUT"] = 60
+    async with serving(app) as server:
+        assert events_of((await ask(server, "POST", CHAT, body_of(stream=True))).body)[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_has_ended_is_left_before_its_own_cancellation(n, stream):
+    backend = ScriptedBackend()
+    async with serving(app_of(backend)) as server:
+        await ask(server, "POST", CHAT, body_of(stream=stream, n=n))
+    assert backend.left_in_peace == [True] * n
 
 
 async def test_an_early_refusal_leaves_the_connection_usable():
@@ -283,9 +309,11 @@ async def test_a_bug_in_the_backend_is_a_500_that_tells_nothing(path):
 
 async def test_an_answer_that_names_no_reason_is_an_error():
     for steps in [[FinishReason.ERROR], [StopAsyncIteration()]]:
-        async with serving(app_of(ScriptedBackend([say("a", *steps)]))) as server:
+        app = app_of(ScriptedBackend([say("a", *steps)]))
+        async with serving(app) as server:
             answer = await ask(server, "POST", CHAT, body_of())
             assert (answer.status, json.loads(answer.body)["error"]["type"]) == (500, "server_error")
+            assert "the answer ended" in str(app.entries[0]["exc_info"])
 
 
 async def test_too_many_choices():

@@ -110,3 +110,19 @@ async def test_the_server_works_without_an_application_lifespan():
     async with serving(app, serve=serve) as server:
         assert (await server.get("/")).status == 204
     assert [entry["log_level"] for entry in server.entries] == ["warning"]
+
+
+async def test_the_applications_own_request_id_is_replaced():
+    async def app(scope, receive, send):
+        if not await lifespan(scope, receive, send):
+            await receive()
+            headers = [(b"X-Request-Id", b"other"), (b"content-length", b"0")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    app, _ = guarded(app)
+    async with serving(app) as server, await server.connect() as client:
+        await client.raw(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\nx-request-id: mine\r\n\r\n")
+        data = await client.wait_closed()
+    assert data.lower().count(b"x-request-id") == 1
+    assert b"x-request-id: mine\r\n" in data
