@@ -71,6 +71,7 @@ class Cell(Generic[M]):
         self._deferred: set[ReplySlot[Any]] = set()
         self.watchers: dict[Cell[Any], None] = {}
         self._watching: dict[Cell[Any], None] = {}
+        self._afterwards: dict[object, Callable[[], None]] = {}
 
     # Called from anywhere; nothing here waits.
 
@@ -160,6 +161,19 @@ class Cell(Generic[M]):
         target = cell_of(ref)
         self._watching.pop(target, None)
         target.watchers.pop(self, None)
+
+    def on_terminated_call(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call ``callback``, which must not raise, once this cell is gone; at once if it is. Returns how to undo it."""
+        key = object()
+        if self.terminated.is_set():
+            callback()
+        else:
+            self._afterwards[key] = callback
+
+        def undo() -> None:
+            self._afterwards.pop(key, None)
+
+        return undo
 
     def defer_reply(self) -> ReplySlot[Any]:
         """Take over the answer of the ask in hand."""
@@ -354,6 +368,8 @@ class Cell(Generic[M]):
         self.mailbox.close()
         self.settled.set()
         self.terminated.set()
+        while self._afterwards:
+            self._afterwards.popitem()[1]()
         # Before the watchers hear of it: a parent that watches its child should fail with the escalation.
         if self.end.escalation is not None:
             self._escalate(self.end.escalation)

@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -35,15 +36,22 @@ class DeadLetter:
 
 @define
 class DeadLetters:
-    """Counts lost messages, keeps the last hundred and logs the first ten."""
+    """Counts lost messages, keeps the last hundred and logs the first ten. ``observe`` is told of each."""
 
     count: int = 0
     recent: deque[DeadLetter] = field(factory=lambda: deque[DeadLetter](maxlen=100))
+    observe: Callable[[DeadLetter], None] | None = None
 
     def record(self, letter: DeadLetter) -> None:
         """Take note of a lost message."""
         self.count += 1
         self.recent.append(letter)
+        self._log(letter)
+        # News of a lost message that got lost itself would breed more of its kind in the same full mailboxes.
+        if self.observe is not None and not isinstance(letter.message, DeadLetter):
+            self.observe(letter)
+
+    def _log(self, letter: DeadLetter) -> None:
         if self.count <= 10:
             kind = type(letter.message).__name__
             last = "; further ones are only counted" if self.count == 10 else ""

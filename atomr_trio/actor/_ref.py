@@ -34,6 +34,11 @@ class ActorRef(Generic[M_contra]):
         """Whether the actor is gone for good."""
         return self._cell.terminated.is_set()
 
+    @property
+    def queued(self) -> int:
+        """How many messages wait in the mailbox, the one in hand not counted."""
+        return len(self._cell.mailbox)
+
     def tell(self, message: M_contra) -> None:
         """Put a message into the mailbox; never waits. To a dead actor it becomes a dead letter.
 

@@ -1,16 +1,13 @@
 # pyright: reportUnknownMemberType=false
 """What the engine asks jax about its device: the typed edge of an untyped library."""
 
-import hashlib
-import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
 from attrs import frozen
 
-__all__ = ["Device", "first_device", "host_tag", "shapes_of", "use_compilation_cache", "wait_for"]
+__all__ = ["Device", "first_device", "shapes_of", "wait_for"]
 
 _T = TypeVar("_T")
 
@@ -47,20 +44,3 @@ def wait_for(tree: _T) -> _T:
     """Return the tree when all of its arrays are computed."""
     jax.block_until_ready(tree)
     return tree
-
-
-def use_compilation_cache(folder: str) -> None:
-    """Keep compiled programs in a folder, across processes. Affects the whole process."""
-    jax.config.update("jax_compilation_cache_dir", str(Path(folder) / host_tag()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def host_tag() -> str:
-    """Name the kind of processor: code for one must not be run on another that shares the folder."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    features = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:12]}"

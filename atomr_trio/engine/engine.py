@@ -9,19 +9,15 @@ from attrs import define, field, frozen
 
 from atomr_trio.core import BadRequest, CudaContextPoisoned, InferenceError, Internal, OutOfMemory
 
-from .blocks import BlockPool, pages_for
-from .buckets import Buckets
-from .compile_cache import CompileCache
-from .device import Device, shapes_of, use_compilation_cache
+from .assembly import Assembly, assemble
 from .device_errors import DeviceFault, classify_device_error, fault_name
-from .execution import Drawn, StepExecutor
+from .execution import Drawn
 from .frames import Ready, SequenceOutput, SequenceRequest
-from .loading import LoadedModel, load_model
-from .model import init_kv
+from .loading import load_model
 from .packing import MAX_BANNED
-from .programs import ProgramBuilder
+from .program_cache import use_compilation_cache
 from .prompt_scores import PromptScores
-from .scheduler import Accepted, Scheduler, SchedulerLimits, StepPlan
+from .scheduler import Accepted, StepPlan
 from .sequence import Sequence, finish_reason
 from .settings import EngineSettings
 from .validation import check_request
@@ -53,16 +49,6 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
 
 
 @define
-class _Loaded:
-    """What exists once a model is loaded."""
-
-    model: LoadedModel
-    scheduler: Scheduler
-    executor: StepExecutor
-    programs: CompileCache
-
-
-@define
 class Engine:
     """Generates for many sequences at once.
 
@@ -72,7 +58,7 @@ class Engine:
 
     settings: EngineSettings
     steps: int = field(init=False, default=0)
-    _loaded: _Loaded | None = field(init=False, default=None)
+    _loaded: Assembly | None = field(init=False, default=None)
     _scores: PromptScores = field(init=False, factory=PromptScores)
     _ended: list[SequenceOutput] = field(init=False, factory=list[SequenceOutput])
 
@@ -92,7 +78,7 @@ class Engine:
         model = load_model(self.settings, partial(on_progress, "weights"))
         loaded = perf_counter()
         try:
-            self._loaded = _assemble(self.settings, model, partial(on_progress, "compile"))
+            self._loaded = assemble(self.settings, model, partial(on_progress, "compile"))
         except Exception as error:
             if classify_device_error(error) is DeviceFault.OUT_OF_MEMORY:
                 raise OutOfMemory("the model does not fit into the device's memory") from error
@@ -190,7 +176,7 @@ class Engine:
             self._loaded = None
 
     @property
-    def _state(self) -> _Loaded:
+    def _state(self) -> Assembly:
         if self._loaded is None:
             raise RuntimeError("the engine is not loaded")
         return self._loaded
@@ -252,33 +238,3 @@ class Engine:
             load_s=load_s,
             warmup_s=warmup_s,
         )
-
-
-def _assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable[[int, int], None]) -> _Loaded:
-    chunk, chunk_busy = _chunks(settings, model.device)
-    pool = BlockPool(model.num_pages, settings.page_size)
-    limits = SchedulerLimits(
-        max_num_seqs=settings.max_num_seqs,
-        max_model_len=model.max_model_len,
-        chunk=chunk,
-        chunk_busy=chunk_busy,
-        max_waiting=settings.max_waiting,
-        watermark=model.num_pages // 100,
-    )
-    buckets = Buckets.of(
-        max_num_seqs=settings.max_num_seqs,
-        max_chunk=max(chunk, chunk_busy),
-        max_pages=pages_for(model.max_model_len, settings.page_size),
-    )
-    new_kv = partial(init_kv, model.config, model.num_pages + 1, settings.page_size, model.dtype)
-    programs = CompileCache(ProgramBuilder(model.config, model.params, shapes_of(new_kv)))
-    programs.warm_up(buckets.at_start((chunk, chunk_busy)), on_progress)
-    executor = StepExecutor(model.params, programs, buckets, settings.page_size, new_kv)
-    programs.prepare(buckets.ladder((chunk, chunk_busy)))
-    return _Loaded(model, Scheduler(limits, pool), executor, programs)
-
-
-def _chunks(settings: EngineSettings, device: Device) -> tuple[int, int]:
-    # A CPU computes 64 rows as efficiently as 256, and sooner; a GPU is not even awake at 64.
-    idle, busy = (64, 64) if device.is_cpu else (512, 256)
-    return settings.prefill_chunk or idle, settings.prefill_chunk_busy or busy

@@ -14,7 +14,6 @@ from .frames import (
     Add,
     Configure,
     Fatal,
-    FatalKind,
     Heartbeat,
     ParentFrame,
     Progress,
@@ -28,20 +27,18 @@ __all__ = ["Service", "fatal_frame"]
 
 
 def fatal_frame(error: Exception) -> Fatal:
-    """Say in a frame why the process ends; nothing of an unknown error's text, which has paths in it."""
-    kinds: list[tuple[type[Exception], FatalKind]] = [
-        (CudaContextPoisoned, "ContextPoisoned"),
-        (OutOfMemory, "OutOfMemory"),
-        (Unrecoverable, "Unrecoverable"),
-    ]
-    for kind, tag in kinds:
-        if isinstance(error, kind):
-            return Fatal(tag, _text(error))
-    return Fatal("ContextPoisoned", f"the engine failed: {type(error).__name__}")
-
-
-def _text(error: Exception) -> str:
-    return str(error) if isinstance(error, ModelLoadError) else getattr(error, "message", str(error))
+    """Say in a frame why the process ends; of an unknown error only its type, for its text has paths in it."""
+    match error:
+        case ModelLoadError():
+            return Fatal("Unrecoverable", str(error))
+        case Unrecoverable(message):
+            return Fatal("Unrecoverable", message)
+        case OutOfMemory(message):
+            return Fatal("OutOfMemory", message)
+        case CudaContextPoisoned(message):
+            return Fatal("ContextPoisoned", message)
+        case _:
+            return Fatal("ContextPoisoned", f"the engine failed: {type(error).__name__}")
 
 
 @define

@@ -1,5 +1,6 @@
 """Where the gateway writes what happened: structured lines, never to a client."""
 
+import logging
 import sys
 from typing import Any
 
@@ -23,7 +24,7 @@ def stderr_log() -> Log:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger("info"),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
 
 

@@ -313,6 +313,25 @@ def test_nothing_is_compiled_after_warm_up(engine):
     assert engine._loaded.programs.compiled == programs
 
 
+def test_another_engine_finds_all_programs_in_the_cache(engine, programs_dir):
+    engine.compile_everything()
+    events = []
+
+    def listen(event, **_):
+        if "/compilation_cache/" in event:
+            events.append(event.rsplit("/")[-1])
+
+    other = Engine(tiny_settings(programs_dir))
+    jax.monitoring.register_event_listener(listen)
+    try:
+        other.load()
+    finally:
+        jax.monitoring.unregister_event_listener(listen)
+        other.close()
+    assert "cache_hits" in events
+    assert "cache_misses" not in events
+
+
 # --- trouble on the device
 
 

@@ -1,5 +1,6 @@
 """Real loopback servers, raw clients, and a log that remembers."""
 
+import logging
 from contextlib import asynccontextmanager
 
 import attrs
@@ -18,7 +19,7 @@ def capturing_log():
     """A log and the list that its entries end up in."""
     capture = LogCapture()
     log = structlog.wrap_logger(
-        structlog.PrintLogger(), processors=[capture], wrapper_class=structlog.make_filtering_bound_logger("info")
+        structlog.PrintLogger(), processors=[capture], wrapper_class=structlog.make_filtering_bound_logger(logging.INFO)
     )
     return log, capture.entries
 

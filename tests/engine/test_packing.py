@@ -1,0 +1,74 @@
+"""What is packed on the host is what the device unpacks."""
+
+import jax
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atomr_trio.engine.buckets import ProgramKey
+from atomr_trio.engine.frames import SequenceRequest
+from atomr_trio.engine.packing import MAX_BANNED, Row, pack_draws, pack_steps, unpack_draws, unpack_steps
+from atomr_trio.engine.sampler import seed_words
+from atomr_trio.engine.sequence import Sequence
+
+PAGE = 4
+floats = st.floats(0, 2, width=32)
+
+
+@st.composite
+def rows(draw, chunk):
+    prompt = draw(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=30))
+    request = SequenceRequest(
+        id=0,
+        prompt_ids=prompt,
+        max_tokens=9,
+        temperature=draw(floats),
+        top_k=draw(st.integers(0, 2**31 - 1)),
+        top_p=draw(floats),
+        min_p=draw(floats),
+        seed=draw(st.integers(-(2**63), 2**64 - 1)),
+        eos_ids=draw(st.lists(st.integers(0, 99), max_size=4)),
+        stop_ids=draw(st.lists(st.integers(0, 99), max_size=4)),
+        ignore_eos=draw(st.booleans()),
+        min_tokens=draw(st.integers(0, 1)),
+    )
+    sequence = Sequence.of(request, 0)
+    sequence.pages = list(range(1, 1 - -len(prompt) // PAGE + 1))
+    start = draw(st.integers(0, len(prompt) - 1))
+    return Row(sequence, start, draw(st.integers(1, min(chunk, len(prompt) - start))))
+
+
+@given(data=st.data(), kind=st.sampled_from(["decode", "prefill", "scored"]), chunk=st.integers(1, 8))
+def test_steps(data, kind, chunk):
+    key = ProgramKey(kind, 3, chunk, 9)
+    work = data.draw(st.lists(rows(chunk), max_size=3))
+    with jax.disable_jit():
+        inputs = jax.tree.map(np.asarray, unpack_steps(key, pack_steps(key, work)))
+    for index, row in enumerate(work):
+        tokens = row.sequence.tokens
+        assert inputs.tokens[index, : row.count].tolist() == tokens[row.start : row.end]
+        assert inputs.positions[index].tolist() == [*range(row.start, row.end)] + [-1] * (chunk - row.count)
+        assert inputs.last[index] == row.count - 1
+        pages = row.sequence.pages[:9]
+        assert inputs.page_tables[index].tolist() == pages + [0] * (9 - len(pages))
+        if kind == "scored":
+            following = tokens[row.start + 1 : row.end + 1]
+            assert inputs.next_tokens[index, : len(following)].tolist() == following
+    assert (inputs.positions[len(work) :] == -1).all()
+    assert (inputs.page_tables[len(work) :] == 0).all()
+
+
+@given(data=st.data())
+def test_draws(data):
+    key = ProgramKey("sample", 3)
+    work = data.draw(st.lists(rows(4), max_size=3))
+    sampling, banned = jax.tree.map(np.asarray, unpack_draws(pack_draws(key, work)))
+    for index, row in enumerate(work):
+        asked = row.sequence.request
+        got = [getattr(sampling, name)[index] for name in ("temperature", "top_k", "top_p", "min_p")]
+        assert got == [asked.temperature, asked.top_k, asked.top_p, asked.min_p]
+        assert tuple(sampling.seed[index].tolist()) == seed_words(asked.seed)
+        assert sampling.position[index] == row.end
+        ends = [*asked.stop_ids, *([] if asked.ignore_eos else asked.eos_ids)] if asked.min_tokens else []
+        assert banned[index].tolist() == ends + [2**31 - 1] * (MAX_BANNED - len(ends))
+    assert (sampling.temperature[len(work) :] == 0).all()
