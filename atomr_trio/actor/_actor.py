@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import field, frozen, validators
 
-from ._supervision import OneForOneStrategy, SupervisorStrategy
+from ._supervision import Restart, SupervisorStrategy
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 
-__all__ = ["Actor", "OverflowStrategy", "Props"]
+__all__ = ["Actor", "ChildSpec", "OverflowStrategy", "Props"]
 
 
 class Actor(Generic[M]):
@@ -24,7 +24,7 @@ class Actor(Generic[M]):
     An exception out of any method but ``post_stop`` is a failure, and the parent's ``supervisor_strategy`` decides.
     """
 
-    supervisor_strategy: SupervisorStrategy = OneForOneStrategy()
+    supervisor_strategy: SupervisorStrategy = SupervisorStrategy()
     """How this actor supervises its children."""
 
     async def handle(self, message: M, ctx: "Context[M]") -> Any:
@@ -37,8 +37,17 @@ class Actor(Generic[M]):
     async def post_stop(self, ctx: "Context[M]") -> None:
         """Run when the actor has stopped, after its children and tasks. Shielded, with the shutdown deadline."""
 
+    async def on_failure(self, failure: Exception, ctx: "Context[M]") -> None:
+        """Run on an instance that ends by a failure, after its children and tasks. Shielded like post_stop."""
+
     async def pre_restart(self, failure: Exception, ctx: "Context[M]") -> None:
-        """Run on the failed instance, after its children and tasks, before the new one. Shielded like post_stop."""
+        """Run on the old instance, after its children and tasks, before the new one. Shielded like post_stop.
+
+        With a group strategy the failure may be a sibling's.
+        """
+
+    async def post_restart(self, failure: Exception, ctx: "Context[M]") -> None:
+        """Run on the new instance after a restart, after its ``pre_start`` and before its first message."""
 
     async def on_terminated(self, terminated: "Terminated", ctx: "Context[M]") -> None:
         """A watched actor is gone."""
@@ -66,3 +75,20 @@ class Props(Generic[M]):
     capacity: int = field(default=1024, validator=validators.ge(1))
     overflow: OverflowStrategy = field(default=OverflowStrategy.FAIL, converter=OverflowStrategy)
     shutdown: float = field(default=5.0, validator=validators.ge(0.0))
+
+
+@frozen(kw_only=True)
+class ChildSpec(Generic[M]):
+    """A child as its supervisor knows it.
+
+    Args:
+        id: its name.
+        props: its recipe.
+        restart: when it is started again.
+        significant: its end counts for the supervisor's ``auto_shutdown``.
+    """
+
+    id: str = field(validator=[validators.min_len(1), validators.matches_re("[^/]+")])
+    props: Props[M]
+    restart: Restart = Restart.TRANSIENT
+    significant: bool = False

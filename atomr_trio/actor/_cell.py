@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
-from ._actor import Actor, Props
+from ._actor import Actor, ChildSpec
 from ._context import Context
 from ._errors import ActorFailed, ActorStopped
 from ._failures import attempt, describe, purified
@@ -21,8 +21,8 @@ from ._family import Family
 from ._mailbox import EMPTY, Mailbox
 from ._ref import ActorRef, cell_of
 from ._reply import Ask, ReplySlot
-from ._signals import Escalated, Signal, Stop, TaskFailed, Terminated
-from ._supervision import Directive
+from ._signals import Escalated, Regroup, Signal, Stop, TaskFailed, Terminated
+from ._supervision import Directive, Restart
 from ._verdict import Verdict
 
 if TYPE_CHECKING:
@@ -44,10 +44,11 @@ CANCELLED = Verdict(Directive.STOP, "cancelled from above")
 class Cell(Generic[M]):
     """One place in the tree."""
 
-    def __init__(self, system: "ActorSystem", path: str, props: Props[M], parent: "Cell[Any] | None") -> None:
+    def __init__(self, system: "ActorSystem", path: str, spec: ChildSpec[M], parent: "Cell[Any] | None") -> None:
         self.system = system
         self.path = path
-        self.props = props
+        self.spec = spec
+        self.props = props = spec.props
         self.parent = parent
         self.ref: ActorRef[M] = ActorRef(self)
         self.mailbox = Mailbox(path, props.capacity, props.overflow, system.dead_letters)
@@ -57,6 +58,8 @@ class Cell(Generic[M]):
         self.last_failure: Exception | None = None
         self.was_started = False
         self.settled = trio.Event()
+        self._up = trio.Event()
+        self._down = trio.Event()
         self.terminated = trio.Event()
         self.end = CANCELLED
         self.asking: ReplySlot[Any] | None = None
@@ -66,7 +69,10 @@ class Cell(Generic[M]):
         self._scope: trio.CancelScope | None = None
         self._parked: trio.CancelScope | None = None
         self._signals: deque[Signal] = deque()
+        self._waiting: trio.CancelScope | None = None
         self._stop: Stop | None = None
+        self._regrouped: Verdict | None = None
+        self._restarted_after: Exception | None = None
         self.spawner_waits = False
         self._deferred: set[ReplySlot[Any]] = set()
         self.watchers: dict[Cell[Any], None] = {}
@@ -93,26 +99,49 @@ class Cell(Generic[M]):
         if self._parked is not None:
             self._parked.cancel(reason=f"system message for {self.path}")
 
-    def stop(self, reason: str) -> None:
-        """Ask for a stop; the message in hand gets the shutdown deadline, a start in progress gets none."""
+    def stop(self, reason: str, *, by_itself: bool = False) -> None:
+        """Ask for a stop; the message in hand gets the shutdown deadline, a start or a pause in progress gets none."""
         if self._stop is not None or self.terminated.is_set():
             return
-        self._stop = Stop(reason)
+        self._stop = Stop(reason, by_itself)
+        self._interrupt(reason)
+        self.signal(self._stop)
+
+    def regroup(self, verdict: Verdict) -> None:
+        """End this incarnation as a sibling's failure demands; what follows is the verdict."""
+        if self.spec.restart is Restart.TEMPORARY or verdict.directive is Directive.STOP:
+            self.stop(f"a sibling {verdict.reason}")
+        elif not self._down.is_set():
+            self._regrouped = verdict
+            self._interrupt("a sibling failed")
+            self.signal(Regroup(verdict))
+
+    async def wait_down(self) -> None:
+        """Wait until the present incarnation is over."""
+        await self._down.wait()
+
+    async def wait_up(self) -> bool:
+        """Wait until the next incarnation runs (true) or has failed to start, or the cell is gone (false)."""
+        await self._up.wait()
+        return self.state == "running"
+
+    def _interrupt(self, reason: str) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel(reason=reason)
         if self._scope is not None:
             if self.state == "starting":
                 self._scope.cancel(reason=reason)
             self._scope.deadline = trio.current_time() + self.props.shutdown
-        self.signal(self._stop)
 
     # Called by the context of a living incarnation.
 
-    def spawn_soon(self, props: Props[N], name: str, incarnation: int) -> ActorRef[N]:
+    def spawn_soon(self, spec: ChildSpec[N], incarnation: int) -> ActorRef[N]:
         """Start a child without waiting for it."""
-        return self._adopt(props, name, incarnation).ref
+        return self._adopt(spec, incarnation).ref
 
-    async def spawn(self, props: Props[N], name: str, incarnation: int) -> ActorRef[N]:
+    async def spawn(self, spec: ChildSpec[N], incarnation: int) -> ActorRef[N]:
         """Start a child and wait for its first start."""
-        child = self._adopt(props, name, incarnation)
+        child = self._adopt(spec, incarnation)
         child.spawner_waits = True
         try:
             await child.settled.wait()
@@ -125,11 +154,11 @@ class Cell(Generic[M]):
             raise ActorFailed(child.path) from child.last_failure
         raise ActorStopped(child.path)
 
-    def _adopt(self, props: Props[N], name: str, incarnation: int) -> "Cell[N]":
+    def _adopt(self, spec: ChildSpec[N], incarnation: int) -> "Cell[N]":
         if self._family is None or incarnation != self.incarnation:
             raise ActorStopped(self.path)
-        child = Cell(self.system, f"{self.path.rstrip('/')}/{name}", props, self)
-        self._family.adopt(name, child)
+        child = Cell(self.system, f"{self.path.rstrip('/')}/{spec.id}", spec, self)
+        self._family.adopt(spec.id, child)
         return child
 
     def spawn_task(
@@ -189,19 +218,35 @@ class Cell(Generic[M]):
     async def run(self) -> None:
         """Live through all incarnations."""
         try:
-            while (await self._live()).directive is Directive.RESTART:
+            while (await self._live()).directive is Directive.RESTART and await self._pause():
                 log.info("restarting %s", self.path)
         finally:
             self._terminate()
+
+    async def _pause(self) -> bool:
+        """Wait for the turn to start again; returns false when a stop came instead."""
+        self.state = "waiting"
+        self._up = trio.Event()
+        with trio.CancelScope() as self._waiting:
+            # Checked here and not before: a stop that comes between the two would be lost.
+            if self._stop is None:
+                await trio.sleep(self.end.delay)
+                if self.end.gate is not None:
+                    await self.end.gate.wait()
+        self._waiting = None
+        if self._stop is not None:
+            self.end = Verdict(Directive.STOP, self._stop.reason, self.end.failure)
+        return self._stop is None
 
     async def _live(self) -> Verdict:
         """Run one incarnation: start, pump, stop children, cancel tasks, call the closing hook."""
         self.incarnation += 1
         self.end = CANCELLED
+        self._down = trio.Event()
         ctx = Context(self, self.incarnation)
         try:
             async with trio.open_nursery() as self._tasks:
-                self._family = Family(self.path, self.children, self._tasks)
+                self._family = Family(self.path, self.children, self._tasks, self.system.random)
                 try:
                     self.end = await self._work(ctx)
                 finally:
@@ -211,6 +256,8 @@ class Cell(Generic[M]):
                     self._tasks.cancel_scope.cancel(reason=f"{self.path}: {self.end.reason}")
         finally:
             await self._close(ctx)
+            self._up.set()
+            self._down.set()
         return self.end
 
     async def _work(self, ctx: Context[M]) -> Verdict:
@@ -221,19 +268,29 @@ class Cell(Generic[M]):
                 if self._stop is not None:
                     return Verdict(Directive.STOP, self._stop.reason)
                 self.state = "starting"
-                self._actor = self.props.factory()
-                await attempt(self._actor.pre_start, ctx)
+                await self._start(ctx)
             except Exception as failure:
                 return self._judge(failure)
             self.state = "running"
             self.was_started = True
             self.settled.set()
-            return await self._pump(self._actor, ctx)
-        # Only `stop` cancels this scope: a start was cut short, or a handler overran its deadline.
-        reason = self._stop.reason if self._stop is not None else "stopped"
-        return Verdict(Directive.STOP, reason)
+            self._up.set()
+            return await self._pump(ctx)
+        # Only `_interrupt` ends this scope: a start was cut short, or a handler overran its deadline.
+        if self._stop is None and self._regrouped is not None:
+            return self._regrouped
+        return Verdict(Directive.STOP, self._stop.reason if self._stop is not None else "stopped")
 
-    async def _pump(self, actor: Actor[M], ctx: Context[M]) -> Verdict:
+    async def _start(self, ctx: Context[M]) -> None:
+        self._actor = self.props.factory()
+        await attempt(self._actor.pre_start, ctx)
+        after, self._restarted_after = self._restarted_after, None
+        if after is not None:
+            await attempt(self._actor.post_restart, after, ctx)
+
+    async def _pump(self, ctx: Context[M]) -> Verdict:
+        actor = self._actor
+        assert actor is not None
         handled = 0
         while True:
             while self._signals:
@@ -291,7 +348,9 @@ class Cell(Generic[M]):
 
     async def _obey(self, signal: Signal, actor: Actor[M], ctx: Context[M]) -> Verdict | None:
         if isinstance(signal, Stop):
-            return Verdict(Directive.STOP, signal.reason)
+            return self._obey_stop(signal)
+        if isinstance(signal, Regroup):
+            return signal.verdict
         if isinstance(signal, TaskFailed | Escalated):
             return self._judge_running(signal.failure)
         target = cell_of(signal.ref)
@@ -304,6 +363,14 @@ class Cell(Generic[M]):
             return self._judge_running(failure)
         return None
 
+    def _obey_stop(self, stop: Stop) -> Verdict:
+        if stop.by_itself and self.spec.restart is Restart.PERMANENT and self.parent is not None:
+            verdict = self.parent.judge_ended_child(self, stop.reason)
+            if verdict.directive is not Directive.STOP:
+                self._stop = None
+            return verdict
+        return Verdict(Directive.STOP, stop.reason)
+
     def _judge_running(self, failure: Exception) -> Verdict | None:
         verdict = self._judge(failure)
         return None if verdict.directive is Directive.RESUME else verdict
@@ -314,6 +381,8 @@ class Cell(Generic[M]):
         if self._stop is not None:
             log.error("%s failed while stopping", self.path, exc_info=failure)
             return Verdict(Directive.STOP, self._stop.reason, failure)
+        if self._regrouped is not None:
+            return self._regrouped
         if self.spawner_waits and not self.was_started:
             return Verdict(Directive.STOP, "failed to start", failure)
         if self.parent is None:
@@ -334,6 +403,22 @@ class Cell(Generic[M]):
         log.warning("%s failed, %s: %s", *said, exc_info=None if mild else failure)
         return verdict
 
+    def judge_ended_child(self, child: "Cell[Any]", reason: str) -> Verdict:
+        """Decide, as the parent, about a permanent child that stopped itself."""
+        if self._family is None or self._actor is None:
+            return Verdict(Directive.STOP, reason)
+        return self._family.restart_ended(self._actor.supervisor_strategy, child, reason, trio.current_time())
+
+    def child_gone(self, child: "Cell[Any]") -> None:
+        """Take note, as the parent, that a child has stopped for good."""
+        self.children.pop(child.spec.id, None)
+        if self._family is None or self._actor is None:
+            return
+        self._family.forget(child)
+        others = (cell.spec.significant for cell in self.children.values())
+        if self._actor.supervisor_strategy.done(child.spec.significant, others):
+            self.stop("its significant children have stopped", by_itself=True)
+
     async def _close(self, ctx: Context[M]) -> None:
         """End the incarnation: fail what still waits on it, and run the closing hook within its deadline."""
         self._tasks = self._family = self._scope = None
@@ -343,15 +428,20 @@ class Cell(Generic[M]):
             slot.fail(ActorStopped(self.path))
         self._deferred, self.asking = set(), None
         # Failures of tasks and children of this incarnation do not concern the next one.
-        self._signals = deque(signal for signal in self._signals if not isinstance(signal, TaskFailed | Escalated))
+        stale = (TaskFailed, Escalated, Regroup)
+        self._signals = deque(signal for signal in self._signals if not isinstance(signal, stale))
+        self._regrouped = None
         actor, self._actor = self._actor, None
         if actor is None:
             return
         failure = self.end.failure
         restarting = self.end.directive is Directive.RESTART and failure is not None
+        self._restarted_after = failure if restarting else None
         self.state = "restarting" if restarting else "stopping"
         with trio.move_on_after(self.props.shutdown, shield=True) as deadline:
             try:
+                if failure is not None:
+                    await attempt(actor.on_failure, failure, ctx)
                 if restarting and failure is not None:
                     await attempt(actor.pre_restart, failure, ctx)
                 else:
@@ -364,10 +454,12 @@ class Cell(Generic[M]):
     def _terminate(self) -> None:
         self.state = "stopped"
         if self.parent is not None:
-            self.parent.children.pop(self.path.rpartition("/")[2], None)
+            self.parent.child_gone(self)
         self.mailbox.close()
         self.settled.set()
         self.terminated.set()
+        self._up.set()
+        self._down.set()
         while self._afterwards:
             self._afterwards.popitem()[1]()
         # Before the watchers hear of it: a parent that watches its child should fail with the escalation.

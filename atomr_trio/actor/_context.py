@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
-from ._actor import Props
+from ._actor import ChildSpec, Props
 from ._ref import ActorRef
 from ._reply import ReplySlot
 
@@ -61,7 +61,11 @@ class Context(Generic[M]):
             ActorStopped: this actor, or the child, was stopped meanwhile.
             NameTaken: a living child has this name.
         """
-        return await self._cell.spawn(props, name, self._incarnation)
+        return await self._cell.spawn(ChildSpec(id=name, props=props), self._incarnation)
+
+    async def start(self, spec: ChildSpec[N]) -> ActorRef[N]:
+        """Like ``spawn``, for a child with a restart type or significance of its own."""
+        return await self._cell.spawn(spec, self._incarnation)
 
     def spawn_soon(self, props: Props[N], name: str) -> ActorRef[N]:
         """Start a child without waiting; a failing start is supervised like any failure.
@@ -70,7 +74,7 @@ class Context(Generic[M]):
             ActorStopped: this actor is stopping.
             NameTaken: a living child has this name.
         """
-        return self._cell.spawn_soon(props, name, self._incarnation)
+        return self._cell.spawn_soon(ChildSpec(id=name, props=props), self._incarnation)
 
     def spawn_task(self, fn: Callable[..., Awaitable[object]], *args: object, name: str | None = None) -> None:
         """Run a task that ends with this incarnation; an exception out of it is a failure of this actor."""
@@ -85,8 +89,8 @@ class Context(Generic[M]):
         self._cell.unwatch(ref)
 
     def stop(self, reason: str = "stopped itself") -> None:
-        """Stop this actor after the message in hand."""
-        self._cell.stop(reason)
+        """Stop this actor after the message in hand. A permanent child is then started again."""
+        self._cell.stop(reason, by_itself=True)
 
     def fail(self, error: Exception) -> None:
         """Answer the ask in hand with an error, without failing this actor. A plain tell is not affected."""

@@ -1,6 +1,12 @@
 """What can go wrong between actors."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 from attrs import define
+
+if TYPE_CHECKING:
+    from ._ref import ActorRef
 
 __all__ = [
     "ActorError",
@@ -10,6 +16,9 @@ __all__ = [
     "ChildEscalated",
     "MailboxFull",
     "NameTaken",
+    "NoRoutees",
+    "PartialFailure",
+    "ShutdownUnderWay",
     "SupervisorGaveUp",
 ]
 
@@ -89,3 +98,39 @@ class SupervisorGaveUp(ActorError):
             f"{self.path} gave up on {self.child}: more than {self.max_restarts} restarts within {self.within:g}s; "
             f"the last failure was {self.__cause__!r}"
         )
+
+
+@define
+class NoRoutees(ActorError):
+    """A router has nobody left to route to. ``path`` is the router's name, or the pool's path."""
+
+    def __str__(self) -> str:
+        return f"{self.path} has no routees"
+
+
+@define
+class PartialFailure(ActorError):
+    """A broadcast did not reach, or was not answered by, all routees.
+
+    Args:
+        answers: what came in from whom; for a ``tell``, ``None`` from everyone who got it.
+        failures: what went wrong with whom; never empty.
+    """
+
+    answers: "Mapping[ActorRef[Any], Any]"
+    failures: "Mapping[ActorRef[Any], Exception]"
+
+    def __str__(self) -> str:
+        total = len(self.answers) + len(self.failures)
+        failed = ", ".join(routee.path for routee in self.failures)
+        return f"{len(self.failures)} of {total} routees of {self.path} failed: {failed}"
+
+
+@define
+class ShutdownUnderWay(ActorError):
+    """A task came too late for its phase of the shutdown. ``path`` is the system's name."""
+
+    phase: str
+
+    def __str__(self) -> str:
+        return f"{self.path} is shutting down and its phase {self.phase} has begun"

@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 from attrs import define, field, frozen
 
@@ -71,14 +71,15 @@ class ActorTerminated(ActorEvent):
 class Subscription:
     """A standing order for events; ``close`` it, leave its ``with`` block, or let the subscribed actor end."""
 
-    __slots__ = ("_forget", "_is_open", "_target", "_unhook")
+    __slots__ = ("_call", "_forget", "_is_open", "_ref", "_unhook")
 
     def __init__(
         self, target: ActorRef[Any] | Callable[[Any], object], forget: "Callable[[Subscription], None]"
     ) -> None:
         if inspect.iscoroutinefunction(target):
             raise TypeError("a subscriber is an actor or a plain function; nobody would await a coroutine")
-        self._target = target
+        self._ref: ActorRef[Any] | None = target if isinstance(target, ActorRef) else None
+        self._call: Callable[[Any], object] | None = None if isinstance(target, ActorRef) else target
         self._forget = forget
         self._is_open = True
         self._unhook: Callable[[], None] | None = None
@@ -96,7 +97,7 @@ class Subscription:
             if self._unhook is not None:
                 self._unhook()
 
-    def __enter__(self) -> "Subscription":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -104,18 +105,19 @@ class Subscription:
 
     def follow(self) -> None:
         """Have it closed when its actor ends."""
-        if isinstance(self._target, ActorRef):
-            self._unhook = cell_of(cast("ActorRef[Any]", self._target)).on_terminated_call(self.close)
+        if self._ref is not None:
+            self._unhook = cell_of(self._ref).on_terminated_call(self.close)
 
     def deliver(self, event: object, dead_letters: DeadLetters) -> None:
         """Hand one event over; never raises, never waits."""
-        if not self._is_open:
-            return
-        if isinstance(self._target, ActorRef):
-            _tell(cast("ActorRef[Any]", self._target), event, dead_letters)
-            return
+        if self._is_open and self._ref is not None:
+            _tell(self._ref, event, dead_letters)
+        elif self._is_open and self._call is not None:
+            self._invoke(self._call, event)
+
+    def _invoke(self, call: Callable[[Any], object], event: object) -> None:
         try:
-            self._target(event)
+            call(event)
         except Exception:
             log.exception("a subscriber of %s failed and is unsubscribed", type(event).__name__)
             self.close()
@@ -140,7 +142,9 @@ class Outbox:
 
     _dead_letters: DeadLetters
     dropped: int = field(default=0, init=False)
-    _waiting: deque[tuple[object, tuple[Subscription, ...]]] = field(factory=deque, init=False)
+    _waiting: deque[tuple[object, tuple[Subscription, ...]]] = field(
+        factory=deque[tuple[object, tuple[Subscription, ...]]], init=False
+    )
     _nested: int | None = field(default=None, init=False)
 
     def post(self, event: object, subscriptions: tuple[Subscription, ...]) -> None:
@@ -201,7 +205,7 @@ class EventStream:
         return subscription
 
     def publish(self, event: object) -> None:
-        """Deliver an event to its subscribers, in order of the classes and then of subscription. Never raises or waits."""
+        """Deliver an event to its subscribers, class by class, in order of subscription. Never raises or waits."""
         found = [self._by_type[kind] for kind in type(event).__mro__ if kind in self._by_type]
         if found:
             self._outbox.post(event, tuple(subscription for group in found for subscription in group))

@@ -4,17 +4,27 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from ._verdict import Verdict
+
 if TYPE_CHECKING:
     from ._ref import ActorRef
 
-__all__ = ["Escalated", "Signal", "Stop", "TaskFailed", "Terminated"]
+__all__ = ["Escalated", "Regroup", "Signal", "Stop", "TaskFailed", "Terminated"]
 
 
 @frozen
 class Stop:
-    """Stop after the message in hand."""
+    """Stop after the message in hand. ``by_itself``: the actor's own wish, which a permanent child is not granted."""
 
     reason: str
+    by_itself: bool = False
+
+
+@frozen
+class Regroup:
+    """End this incarnation on a sibling's account: the verdict says what follows."""
+
+    verdict: Verdict
 
 
 @frozen
@@ -40,4 +50,4 @@ class Terminated:
     failure: Exception | None = None
 
 
-Signal = Stop | TaskFailed | Escalated | Terminated
+Signal = Stop | Regroup | TaskFailed | Escalated | Terminated

@@ -6,19 +6,27 @@ a sliding window (OTP's intensity and period). Nothing here knows Trio.
 
 import enum
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypedDict, TypeVar, Unpack
 
 from attrs import define, field, frozen, validators
 
+T = TypeVar("T")
+
 __all__ = [
+    "AutoShutdown",
+    "Backoff",
     "Decider",
     "Directive",
-    "OneForOneStrategy",
+    "Restart",
     "RestartWindow",
+    "Scope",
     "SupervisorStrategy",
     "by_type",
     "escalating",
+    "one_for_all",
     "one_for_one",
+    "rest_for_one",
     "stopping",
 ]
 
@@ -50,43 +58,138 @@ def _always_restart(_failure: Exception) -> Directive:
     return Directive.RESTART
 
 
+class Restart(enum.Enum):
+    """When a child is started again (OTP's restart types)."""
+
+    PERMANENT = "permanent"
+    """Always, also when it stopped itself."""
+    TRANSIENT = "transient"
+    """When it failed."""
+    TEMPORARY = "temporary"
+    """Never, also when a sibling's failure took it down."""
+
+
+class AutoShutdown(enum.Enum):
+    """Whether a supervisor stops when its job is done: when children that are ``significant`` have stopped."""
+
+    NEVER = "never"
+    ANY_SIGNIFICANT = "any_significant"
+    ALL_SIGNIFICANT = "all_significant"
+
+
+class Scope(enum.Enum):
+    """Whom a failure concerns, beside the child that failed."""
+
+    ONE_FOR_ONE = "one_for_one"
+    ONE_FOR_ALL = "one_for_all"
+    REST_FOR_ONE = "rest_for_one"
+
+
 @frozen(kw_only=True)
-class OneForOneStrategy:
-    """A failure concerns the child that failed and no other.
+class Backoff:
+    """How long a restart waits: exponentially longer with each restart in the window.
 
     Args:
+        initial: seconds before the first.
+        maximum: seconds at most.
+        factor: from one to the next.
+        jitter: share of the delay, in [0, 1], that is random, so that many actors do not restart in step.
+    """
+
+    initial: float = field(default=0.2, validator=validators.ge(0))
+    maximum: float = field(default=30.0, validator=validators.ge(0))
+    factor: float = field(default=2.0, validator=validators.ge(1))
+    jitter: float = field(default=0.2, validator=[validators.ge(0), validators.le(1)])
+
+    def delay(self, earlier: int, draw: float) -> float:
+        """Return the seconds to wait after ``earlier`` restarts; ``draw`` is a random number in [0, 1)."""
+        # A bound on the exponent keeps a long history from overflowing the power.
+        grown = self.initial * self.factor ** min(earlier, 64)
+        return min(grown, self.maximum) * (1 - self.jitter * draw)
+
+
+@frozen(kw_only=True)
+class SupervisorStrategy:
+    """What a supervisor does about its children's failures.
+
+    Args:
+        scope: whom a failure concerns: the child alone, all children, or those started after it as well.
         decider: maps the failure to a directive.
         max_restarts: how many restarts the window may hold. One more, and the supervisor gives up: it fails itself
             with ``SupervisorGaveUp``.
         within: length of the window in seconds.
+        backoff: how long a restart waits; ``None``: not at all.
+        auto_shutdown: whether the supervisor stops with its significant children.
     """
 
+    scope: Scope = Scope.ONE_FOR_ONE
     decider: Decider = _always_restart
     max_restarts: int = field(default=10, validator=validators.ge(0))
     within: float = field(default=60.0, validator=validators.gt(0))
+    backoff: Backoff | None = None
+    auto_shutdown: AutoShutdown = AutoShutdown.NEVER
+
+    def affected(self, children: Sequence[T], failed: T) -> list[T]:
+        """Return the children, in start order, that a failure of ``failed`` (one of them) concerns."""
+        if self.scope is Scope.ONE_FOR_ALL:
+            return list(children)
+        if self.scope is Scope.REST_FOR_ONE:
+            return list(children[children.index(failed) :])
+        return [failed]
+
+    def done(self, ended: bool, others: Iterable[bool]) -> bool:
+        """Return whether the supervisor's job is done now that a child has stopped for good.
+
+        Args:
+            ended: whether that child is significant.
+            others: the same of each living one.
+        """
+        if not ended or self.auto_shutdown is AutoShutdown.NEVER:
+            return False
+        return self.auto_shutdown is AutoShutdown.ANY_SIGNIFICANT or not any(others)
 
 
-SupervisorStrategy = OneForOneStrategy
+class Options(TypedDict, total=False):
+    """The fields of ``SupervisorStrategy`` that the factories pass on."""
+
+    max_restarts: int
+    within: float
+    backoff: Backoff | None
+    auto_shutdown: AutoShutdown
+
+
+Directives = Mapping[type[Exception], Directive]
 
 
 def one_for_one(
-    directives: Mapping[type[Exception], Directive] | None = None,
-    *,
-    otherwise: Directive = Directive.RESTART,
-    max_restarts: int = 10,
-    within: float = 60.0,
-) -> OneForOneStrategy:
-    """Return a one-for-one strategy that decides by exception class."""
+    directives: Directives | None = None, *, otherwise: Directive = Directive.RESTART, **options: Unpack[Options]
+) -> SupervisorStrategy:
+    """Return a strategy by exception class in which a failure concerns the child that failed and no other."""
+    return SupervisorStrategy(decider=by_type(directives or {}, otherwise=otherwise), **options)
+
+
+def one_for_all(
+    directives: Directives | None = None, *, otherwise: Directive = Directive.RESTART, **options: Unpack[Options]
+) -> SupervisorStrategy:
+    """Return a strategy by exception class in which a failure stops and restarts all children."""
     decider = by_type(directives or {}, otherwise=otherwise)
-    return OneForOneStrategy(decider=decider, max_restarts=max_restarts, within=within)
+    return SupervisorStrategy(scope=Scope.ONE_FOR_ALL, decider=decider, **options)
 
 
-def stopping() -> OneForOneStrategy:
+def rest_for_one(
+    directives: Directives | None = None, *, otherwise: Directive = Directive.RESTART, **options: Unpack[Options]
+) -> SupervisorStrategy:
+    """Return a strategy by exception class in which a failure concerns those started after the child as well."""
+    decider = by_type(directives or {}, otherwise=otherwise)
+    return SupervisorStrategy(scope=Scope.REST_FOR_ONE, decider=decider, **options)
+
+
+def stopping() -> SupervisorStrategy:
     """Return the strategy that stops a failing child."""
     return one_for_one(otherwise=Directive.STOP)
 
 
-def escalating() -> OneForOneStrategy:
+def escalating() -> SupervisorStrategy:
     """Return the strategy that handles nothing and fails the supervisor itself."""
     return one_for_one(otherwise=Directive.ESCALATE)
 
@@ -98,6 +201,11 @@ class RestartWindow:
     max_restarts: int
     within: float
     _times: deque[float] = field(factory=deque[float], init=False)
+
+    @property
+    def count(self) -> int:
+        """Restarts recorded in the window, as of the last ``admit``."""
+        return len(self._times)
 
     def admit(self, now: float) -> bool:
         """Record a restart at ``now`` (seconds) and say whether the window still allows it."""

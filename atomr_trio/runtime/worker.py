@@ -1,6 +1,6 @@
 """The stable half of an engine: it supervises the context and knows which requests are in it."""
 
-from atomr_trio.actor import Actor, ActorRef, Context, Directive, OneForOneStrategy, Props, Terminated
+from atomr_trio.actor import Actor, ActorRef, Context, Directive, SupervisorStrategy, Props, Terminated
 from atomr_trio.core import (
     CudaContextPoisoned,
     DeploymentUnavailable,
@@ -44,7 +44,7 @@ def decide_context(failure: Exception) -> Directive:
     return next((directive for tag, directive in _BY_TAG if tag in text), Directive.ESCALATE)
 
 
-CONTEXT_STRATEGY = OneForOneStrategy(decider=decide_context, max_restarts=3, within=60.0)
+CONTEXT_STRATEGY = SupervisorStrategy(decider=decide_context, max_restarts=3, within=60.0)
 """Four incarnations in a minute; the fourth failure ends the replica."""
 
 
