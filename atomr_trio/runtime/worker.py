@@ -1,6 +1,6 @@
 """The stable half of an engine: it supervises the context and knows which requests are in it."""
 
-from atomr_trio.actor import Actor, ActorRef, Context, Directive, SupervisorStrategy, Props, Terminated
+from atomr_trio.actor import Actor, ActorRef, Context, Directive, Props, SupervisorStrategy, Terminated
 from atomr_trio.core import (
     CudaContextPoisoned,
     DeploymentUnavailable,
