@@ -50,7 +50,6 @@ class Registry:
     def register(self, key: ServiceKey[M], ref: ActorRef[M]) -> None:
         """Enter an actor under a key. Does nothing if it is there already, or is gone for good."""
         if ref.is_terminated or ref in self._service(key).undo:
-            self._tidy(key)
             return
         # Before the subscribers hear of it: one of them may end it or take it out again at once.
         self._service(key).undo[ref] = cell_of(ref).on_terminated_call(lambda: self.deregister(key, ref))

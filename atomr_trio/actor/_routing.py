@@ -62,7 +62,7 @@ class HashRing:
     __slots__ = ("_owners", "_points")
 
     def __init__(self, nodes: Iterable[str], *, virtual_nodes: int = 128) -> None:
-        points = sorted((_hash(f"{node}\0{i}"), node) for node in set(nodes) for i in range(virtual_nodes))
+        points = sorted((_hash(f"{node}\0{i}"), node) for node in nodes for i in range(virtual_nodes))
         self._points = [point for point, _ in points]
         self._owners = [node for _, node in points]
 

@@ -138,9 +138,10 @@ class ActorSystem:
 
     def lookup(self, path: str) -> ActorRef[Any] | None:
         """Return the living actor at a path such as ``/parent/child``; None if there is none."""
-        root, *names = path.split("/")
-        cell = self._root if not root and names != [""] else None
-        for name in names:
+        if not path.startswith("/"):
+            return None
+        cell: Cell[Any] | None = self._root
+        for name in path[1:].split("/"):
             cell = cell.children.get(name) if cell is not None else None
         return None if cell is None else cell.ref
 

@@ -62,6 +62,10 @@ def read_to_the_end(server):
     return len(received), errors, received[-1]
 
 
+def not_failed(server):
+    return server.http.get("/readyz").json()["deployments"]["smollm2-135m-instruct"] != "failed"
+
+
 def test_a_killed_device_process_costs_its_requests_one_typed_error_and_nothing_else(smollm2_path):
     with served("--dtype", "float32", "--max-model-len", "8192") as server, ThreadPoolExecutor(3) as pool:
         streams = [pool.submit(read_to_the_end, server) for _ in range(3)]
@@ -84,11 +88,13 @@ def test_a_killed_device_process_costs_its_requests_one_typed_error_and_nothing_
         assert server.http.get("/readyz").status_code == 200
         assert server.device_pid not in (None, before)
 
-        for _ in range(3):
-            server.wait_ready()
-            os.kill(server.device_pid, signal.SIGKILL)
-            server.wait_ready(503)
-        wait_for(lambda: server.http.get("/readyz").json()["deployments"]["smollm2-135m-instruct"] == "failed")
+        # Four in a row, the first of these included or not: it may have been more than a minute ago.
+        killed = {before}
+        while not_failed(server):
+            if (device := server.device_pid) not in (None, *killed):
+                os.kill(device, signal.SIGKILL)
+                killed.add(device)
+        assert len(killed) in (4, 5)
         refused = server.chat("Hello")
         assert refused.status_code == 503
         assert "failed too often" in refused.json()["error"]["message"]
