@@ -15,6 +15,7 @@ from ._errors import NameTaken as NameTaken
 from ._errors import NoRoutees as NoRoutees
 from ._errors import PartialFailure as PartialFailure
 from ._errors import ShutdownUnderWay as ShutdownUnderWay
+from ._errors import StashFull as StashFull
 from ._errors import SupervisorGaveUp as SupervisorGaveUp
 from ._events import ActorEscalated as ActorEscalated
 from ._events import ActorEvent as ActorEvent
@@ -50,7 +51,10 @@ from ._shutdown import Phase as Phase
 from ._shutdown import ShutdownFault as ShutdownFault
 from ._shutdown import ShutdownPlan as ShutdownPlan
 from ._shutdown import ShutdownTask as ShutdownTask
+from ._signals import ReceiveTimeout as ReceiveTimeout
 from ._signals import Terminated as Terminated
+from ._stream import StreamRequest as StreamRequest
+from ._stream import StreamSink as StreamSink
 from ._supervision import AutoShutdown as AutoShutdown
 from ._supervision import Backoff as Backoff
 from ._supervision import Decider as Decider
@@ -67,3 +71,4 @@ from ._supervision import rest_for_one as rest_for_one
 from ._supervision import stopping as stopping
 from ._system import ActorNode as ActorNode
 from ._system import ActorSystem as ActorSystem
+from ._timers import Timers as Timers

@@ -68,12 +68,14 @@ class Props(Generic[M]):
         factory: returns a new instance.
         capacity: messages the mailbox holds.
         overflow: what ``tell`` does when it is full: raise ``MailboxFull``, or drop the message to the dead letters.
+        stash_capacity: messages that may be put aside.
         shutdown: seconds that the message in hand gets to finish after a stop, and again that ``post_stop`` gets.
     """
 
     factory: Callable[[], Actor[M]]
     capacity: int = field(default=1024, validator=validators.ge(1))
     overflow: OverflowStrategy = field(default=OverflowStrategy.FAIL, converter=OverflowStrategy)
+    stash_capacity: int = field(default=256, validator=validators.ge(0))
     shutdown: float = field(default=5.0, validator=validators.ge(0.0))
 
 

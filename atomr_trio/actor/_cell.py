@@ -7,9 +7,9 @@ interpreter's own exits ever leaves ``run``.
 
 import logging
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import trio
 
@@ -18,18 +18,22 @@ from ._context import Context
 from ._errors import ActorFailed, ActorStopped
 from ._failures import attempt, describe, purified
 from ._family import Family
+from ._hand import Hand
+from ._inbox import IDLE, Inbox
 from ._mailbox import EMPTY, Mailbox
-from ._ref import ActorRef, cell_of
-from ._reply import Ask, ReplySlot
-from ._signals import Escalated, Regroup, Signal, Stop, TaskFailed, Terminated
+from ._ref import ActorRef
+from ._signals import Escalated, ReceiveTimeout, Regroup, Signal, Stop, TaskFailed, Terminated
 from ._supervision import Directive, Restart
+from ._timers import TimerFired, Timers
 from ._verdict import Verdict
+from ._watch import Watches
 
 if TYPE_CHECKING:
     from ._system import ActorSystem
 
 M = TypeVar("M")
 N = TypeVar("N")
+Behaviour = Callable[[Any, Context[Any]], Any]
 
 __all__ = ["Cell"]
 
@@ -51,7 +55,9 @@ class Cell(Generic[M]):
         self.props = props = spec.props
         self.parent = parent
         self.ref: ActorRef[M] = ActorRef(self)
-        self.mailbox = Mailbox(path, props.capacity, props.overflow, system.dead_letters)
+        mailbox = Mailbox(path, props.capacity, props.overflow, system.dead_letters)
+        self.inbox = Inbox(path, mailbox)
+        self.hand = Hand(mailbox, props.stash_capacity)
         self.children: dict[str, Cell[Any]] = {}
         self.state = "new"
         self.incarnation = 0
@@ -62,42 +68,33 @@ class Cell(Generic[M]):
         self._down = trio.Event()
         self.terminated = trio.Event()
         self.end = CANCELLED
-        self.asking: ReplySlot[Any] | None = None
         self._actor: Actor[M] | None = None
         self._family: Family | None = None
         self._tasks: trio.Nursery | None = None
         self._scope: trio.CancelScope | None = None
-        self._parked: trio.CancelScope | None = None
-        self._signals: deque[Signal] = deque()
         self._waiting: trio.CancelScope | None = None
         self._stop: Stop | None = None
         self._regrouped: Verdict | None = None
         self._restarted_after: Exception | None = None
         self.spawner_waits = False
-        self._deferred: set[ReplySlot[Any]] = set()
-        self.watchers: dict[Cell[Any], None] = {}
-        self._watching: dict[Cell[Any], None] = {}
-        self._afterwards: dict[object, Callable[[], None]] = {}
+        self.timers: Timers | None = None
+        self._behaviours: list[Behaviour] = []
+        self.watches = Watches(self)
 
     # Called from anywhere; nothing here waits.
 
     def deliver(self, item: Any) -> None:
         """Put a message or an ``Ask`` into the mailbox."""
-        self.mailbox.put(item)
+        self.inbox.mailbox.put(item)
 
     async def deliver_when_room(self, item: Any) -> None:
         """Put a message into the mailbox, waiting for room."""
-        await self.mailbox.put_when_room(item)
+        await self.inbox.mailbox.put_when_room(item)
 
     def signal(self, signal: Signal) -> None:
         """Queue a system message and wake the cell if it is idle."""
-        if self.terminated.is_set():
-            return
-        self._signals.append(signal)
-        # Trio has no select. An idle cell waits for mail inside a scope of its own; cancelling it loses nothing,
-        # because `receive` is atomic under cancellation.
-        if self._parked is not None:
-            self._parked.cancel(reason=f"system message for {self.path}")
+        if not self.terminated.is_set():
+            self.inbox.signal(signal)
 
     def stop(self, reason: str, *, by_itself: bool = False) -> None:
         """Ask for a stop; the message in hand gets the shutdown deadline, a start or a pause in progress gets none."""
@@ -176,42 +173,25 @@ class Cell(Generic[M]):
         except Exception as failure:
             self.signal(TaskFailed(failure))
 
-    def watch(self, ref: ActorRef[Any]) -> None:
-        """Get a ``Terminated`` once ``ref`` is gone."""
-        target = cell_of(ref)
-        self._watching[target] = None
-        if target.terminated.is_set():
-            self.signal(Terminated(ref, target.end.reason, target.end.failure))
-        else:
-            target.watchers[self] = None
-
-    def unwatch(self, ref: ActorRef[Any]) -> None:
-        """Forget ``ref``; a queued ``Terminated`` is dropped when its turn comes."""
-        target = cell_of(ref)
-        self._watching.pop(target, None)
-        target.watchers.pop(self, None)
-
     def on_terminated_call(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call ``callback``, which must not raise, once this cell is gone; at once if it is. Returns how to undo it."""
-        key = object()
-        if self.terminated.is_set():
-            callback()
-        else:
-            self._afterwards[key] = callback
+        """Call ``callback``, which must not raise, once this cell is gone; returns how to undo it."""
+        return self.watches.call_afterwards(callback)
 
-        def undo() -> None:
-            self._afterwards.pop(key, None)
+    def stream(self, fn: Callable[..., Awaitable[object]], args: tuple[object, ...], incarnation: int) -> None:
+        """Answer the stream request in hand from a background task."""
+        sink = self.hand.take_sink(self.path)
+        self.spawn_task(sink.produce, (fn, args), f"stream {getattr(fn, '__name__', '')}", incarnation)
 
-        return undo
+    def unstash(self, count: int | None) -> None:
+        """Have stashed messages handled next, before any other mail."""
+        self.inbox.give_back(self.hand.unstash(count))
 
-    def defer_reply(self) -> ReplySlot[Any]:
-        """Take over the answer of the ask in hand."""
-        if self.asking is None:
-            return ReplySlot(math.inf)
-        slot, self.asking = self.asking, None
-        self._deferred = {kept for kept in self._deferred if not (kept.is_resolved or kept.abandoned)}
-        self._deferred.add(slot)
-        return slot
+    def become(self, behaviour: "Behaviour | None") -> None:
+        """Let a behaviour handle messages from the next one on; ``None`` goes back to the one before."""
+        if behaviour is not None:
+            self._behaviours.append(behaviour)
+        elif self._behaviours:
+            self._behaviours.pop()
 
     # The cell's own task.
 
@@ -282,25 +262,32 @@ class Cell(Generic[M]):
         return Verdict(Directive.STOP, self._stop.reason if self._stop is not None else "stopped")
 
     async def _start(self, ctx: Context[M]) -> None:
+        self._behaviours = []
+        self.inbox.idle_timeout = math.inf
+        self.timers = Timers(partial(self._spawn_timer, self.incarnation), self.signal)
         self._actor = self.props.factory()
         await attempt(self._actor.pre_start, ctx)
         after, self._restarted_after = self._restarted_after, None
         if after is not None:
             await attempt(self._actor.post_restart, after, ctx)
 
+    def _spawn_timer(self, incarnation: int, fn: Callable[..., Awaitable[object]], *args: object) -> None:
+        self.spawn_task(fn, args, "timer", incarnation)
+
     async def _pump(self, ctx: Context[M]) -> Verdict:
         actor = self._actor
         assert actor is not None
-        handled = 0
+        inbox, handled = self.inbox, 0
+        inbox.not_idle()
         while True:
-            while self._signals:
-                verdict = await self._obey(self._signals.popleft(), actor, ctx)
+            while inbox.signals:
+                verdict = await self._obey(inbox.signals.popleft(), actor, ctx)
                 if verdict is not None:
                     return verdict
-            item = self.mailbox.get_nowait()
+            item = inbox.next_nowait()
             if item is EMPTY:
                 handled = 0
-                item = await self._park()
+                item = await inbox.park()
             if item is not EMPTY:
                 verdict = await self._handle(item, actor, ctx)
                 if verdict is not None:
@@ -310,55 +297,45 @@ class Cell(Generic[M]):
                 handled = 0
                 await trio.lowlevel.checkpoint()
 
-    async def _park(self) -> Any:
-        """Wait for mail or for a system message; returns ``EMPTY`` for the latter."""
-        item: Any = EMPTY
-        self._parked = trio.CancelScope()
-        with self._parked:
-            item = await self.mailbox.get()
-        self._parked = None
-        return item
-
     async def _handle(self, item: Any, actor: Actor[M], ctx: Context[M]) -> Verdict | None:
-        message = item
-        if isinstance(item, Ask):
-            if item.slot.abandoned or trio.current_time() >= item.slot.deadline:
-                self.mailbox.lose(item, "nobody waits for the answer")
-                return None
-            message, self.asking = item.message, item.slot
+        message = self.hand.take(ReceiveTimeout() if item is IDLE else item)
+        if message is EMPTY:
+            return None
+        handle = self._behaviours[-1] if self._behaviours else actor.handle
         try:
-            answer = await actor.handle(message, ctx)
+            # A plain function may handle messages too: what it returns is then the answer itself.
+            answer: Any = handle(message, ctx)
+            if isinstance(answer, Awaitable):
+                answer = await cast("Awaitable[Any]", answer)
         except Exception as failure:
-            self._fail_ask(failure)
+            self.hand.fail(self.path, failure)
             return self._judge_running(failure)
         except BaseExceptionGroup as group:
             raise purified(group) from None
-        # `defer_reply` has taken the slot if it is not there any more.
-        if self.asking is not None:
-            self.asking.resolve(answer)
-            self.asking = None
+        self.hand.answer(answer)
+        if self.inbox.idle_timeout != math.inf:
+            self.inbox.not_idle()
         return None
 
-    def _fail_ask(self, failure: Exception) -> None:
-        if self.asking is not None:
-            error = ActorFailed(self.path)
-            error.__cause__ = failure
-            self.asking.fail(error)
-            self.asking = None
-
     async def _obey(self, signal: Signal, actor: Actor[M], ctx: Context[M]) -> Verdict | None:
-        if isinstance(signal, Stop):
-            return self._obey_stop(signal)
-        if isinstance(signal, Regroup):
-            return signal.verdict
-        if isinstance(signal, TaskFailed | Escalated):
-            return self._judge_running(signal.failure)
-        target = cell_of(signal.ref)
-        if target not in self._watching:
+        match signal:
+            case Stop():
+                return self._obey_stop(signal)
+            case Regroup(verdict):
+                return verdict
+            case TaskFailed(failure) | Escalated(failure):
+                return self._judge_running(failure)
+            case TimerFired():
+                accepted = self.timers is not None and self.timers.accept(signal)
+                return await self._handle(signal.message, actor, ctx) if accepted else None
+            case Terminated():
+                return await self._tell_of_death(signal, actor, ctx)
+
+    async def _tell_of_death(self, notice: Terminated, actor: Actor[M], ctx: Context[M]) -> Verdict | None:
+        if not self.watches.accept(notice):
             return None
-        del self._watching[target]
         try:
-            await attempt(actor.on_terminated, signal, ctx)
+            await attempt(actor.on_terminated, notice, ctx)
         except Exception as failure:
             return self._judge_running(failure)
         return None
@@ -421,15 +398,10 @@ class Cell(Generic[M]):
 
     async def _close(self, ctx: Context[M]) -> None:
         """End the incarnation: fail what still waits on it, and run the closing hook within its deadline."""
-        self._tasks = self._family = self._scope = None
-        if self.asking is not None:
-            self._deferred.add(self.asking)
-        for slot in self._deferred:
-            slot.fail(ActorStopped(self.path))
-        self._deferred, self.asking = set(), None
-        # Failures of tasks and children of this incarnation do not concern the next one.
-        stale = (TaskFailed, Escalated, Regroup)
-        self._signals = deque(signal for signal in self._signals if not isinstance(signal, stale))
+        self._tasks = self._family = self._scope = self.timers = None
+        self.hand.close(self.path)
+        # What its tasks, children and timers still had to say does not concern the next incarnation.
+        self.inbox.drop_signals(lambda signal: not isinstance(signal, Stop | Terminated))
         self._regrouped = None
         actor, self._actor = self._actor, None
         if actor is None:
@@ -455,21 +427,16 @@ class Cell(Generic[M]):
         self.state = "stopped"
         if self.parent is not None:
             self.parent.child_gone(self)
-        self.mailbox.close()
+        self.inbox.close()
         self.settled.set()
         self.terminated.set()
         self._up.set()
         self._down.set()
-        while self._afterwards:
-            self._afterwards.popitem()[1]()
+        self.watches.run_afterwards()
         # Before the watchers hear of it: a parent that watches its child should fail with the escalation.
         if self.end.escalation is not None:
             self._escalate(self.end.escalation)
-        notice = Terminated(self.ref, self.end.reason, self.end.failure)
-        for watcher in self.watchers:
-            watcher.signal(notice)
-        for target in self._watching:
-            target.watchers.pop(self, None)
+        self.watches.notify()
 
     def _escalate(self, escalation: Exception) -> None:
         if self.parent is not None:

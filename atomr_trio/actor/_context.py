@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 
 from ._actor import ChildSpec, Props
+from ._errors import ActorStopped
 from ._ref import ActorRef
 from ._reply import ReplySlot
+from ._timers import Timers
 
 if TYPE_CHECKING:
     from ._cell import Cell
@@ -82,11 +84,11 @@ class Context(Generic[M]):
 
     def watch(self, ref: ActorRef[Any]) -> None:
         """Have ``on_terminated`` called once when ``ref`` is gone; soon, if it is gone already."""
-        self._cell.watch(ref)
+        self._cell.watches.watch(ref)
 
     def unwatch(self, ref: ActorRef[Any]) -> None:
         """Undo ``watch``: nothing is delivered any more, not even what was queued."""
-        self._cell.unwatch(ref)
+        self._cell.watches.unwatch(ref)
 
     def stop(self, reason: str = "stopped itself") -> None:
         """Stop this actor after the message in hand. A permanent child is then started again."""
@@ -94,8 +96,7 @@ class Context(Generic[M]):
 
     def fail(self, error: Exception) -> None:
         """Answer the ask in hand with an error, without failing this actor. A plain tell is not affected."""
-        if self._cell.asking is not None:
-            self._cell.asking.fail(error)
+        self._cell.hand.refuse(error)
 
     def defer_reply(self) -> ReplySlot[Any]:
         """Take over the answer of the ask in hand, to resolve it after the handler has returned.
@@ -103,12 +104,62 @@ class Context(Generic[M]):
         The slot is failed with ``ActorStopped`` if this incarnation ends first. For a plain tell it is a slot that
         nobody reads.
         """
-        return self._cell.defer_reply()
+        return self._cell.hand.defer()
 
     @property
     def deadline(self) -> float:
         """When the asker of the message in hand stops waiting, on Trio's clock; infinity for a plain tell."""
-        return self._cell.asking.deadline if self._cell.asking is not None else float("inf")
+        asking = self._cell.hand.asking
+        return asking.deadline if asking is not None else float("inf")
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the asker of the message in hand does not wait any more."""
+        asking = self._cell.hand.asking
+        return asking is not None and asking.abandoned
+
+    def stream(self, producer: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Answer the ``ask_stream`` in hand: ``producer(sink, *args)`` runs in a task of this incarnation.
+
+        It is cancelled when the reader leaves, and ends the stream when it returns. An exception out of it is a
+        failure of this actor, as of any task.
+        """
+        self._cell.stream(producer, args, self._incarnation)
+
+    def stash(self) -> None:
+        """Put the message in hand aside. What is still there when the incarnation ends becomes a dead letter.
+
+        Raises:
+            StashFull: there is no room.
+        """
+        self._cell.hand.stash(self._cell.path)
+
+    def unstash(self, count: int | None = None) -> None:
+        """Have the stashed messages, or the oldest ``count`` of them, handled before any other mail."""
+        self._cell.unstash(count)
+
+    def become(self, behaviour: Callable[[Any, "Context[Any]"], Any]) -> None:
+        """Let ``behaviour(message, ctx)`` handle messages from the next one on, until ``unbecome`` or a restart."""
+        self._cell.become(behaviour)
+
+    def unbecome(self) -> None:
+        """Go back to the behaviour before the last ``become``."""
+        self._cell.become(None)
+
+    @property
+    def timers(self) -> Timers:
+        """The keyed timers of this incarnation.
+
+        Raises:
+            ActorStopped: this incarnation is over.
+        """
+        if self._cell.timers is None or self._cell.incarnation != self._incarnation:
+            raise ActorStopped(self._cell.path)
+        return self._cell.timers
+
+    def set_receive_timeout(self, seconds: float | None) -> None:
+        """Have ``ReceiveTimeout()`` handled whenever no message has come for so long; ``None`` turns it off."""
+        self._cell.inbox.idle_timeout = float("inf") if seconds is None else seconds
 
     @property
     def now(self) -> float:

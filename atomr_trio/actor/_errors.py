@@ -19,6 +19,7 @@ __all__ = [
     "NoRoutees",
     "PartialFailure",
     "ShutdownUnderWay",
+    "StashFull",
     "SupervisorGaveUp",
 ]
 
@@ -64,6 +65,16 @@ class MailboxFull(ActorError):
 
     def __str__(self) -> str:
         return f"the mailbox of {self.path} is full ({self.capacity} messages)"
+
+
+@define
+class StashFull(ActorError):
+    """The actor has put ``capacity`` messages aside already."""
+
+    capacity: int
+
+    def __str__(self) -> str:
+        return f"the stash of {self.path} is full ({self.capacity} messages)"
 
 
 @define

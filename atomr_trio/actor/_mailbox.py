@@ -11,6 +11,7 @@ from attrs import define, field, frozen
 from ._actor import OverflowStrategy
 from ._errors import ActorStopped, MailboxFull
 from ._reply import Ask
+from ._stream import AskStream
 
 __all__ = ["EMPTY", "DeadLetter", "DeadLetters", "Mailbox"]
 
@@ -120,5 +121,8 @@ class Mailbox:
     def _lose(self, item: Any, reason: str, error: Exception) -> None:
         if isinstance(item, Ask):
             item.slot.fail(error)
+            item = item.message
+        elif isinstance(item, AskStream):
+            item.sink.close(error)
             item = item.message
         self._dead_letters.record(DeadLetter(self.path, item, reason))

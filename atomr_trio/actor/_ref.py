@@ -1,11 +1,14 @@
 """A handle on an actor: safe to share, to keep after its death, and to compare."""
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
 from ._errors import AskTimeout
 from ._reply import Ask, ReplySlot, Request
+from ._stream import AskStream, StreamRequest, StreamSink
 
 if TYPE_CHECKING:
     from ._cell import Cell
@@ -37,7 +40,7 @@ class ActorRef(Generic[M_contra]):
     @property
     def queued(self) -> int:
         """How many messages wait in the mailbox, the one in hand not counted."""
-        return len(self._cell.mailbox)
+        return len(self._cell.inbox)
 
     def tell(self, message: M_contra) -> None:
         """Put a message into the mailbox; never waits. To a dead actor it becomes a dead letter.
@@ -73,6 +76,24 @@ class ActorRef(Generic[M_contra]):
             raise AskTimeout(self.path, timeout)
         finally:
             slot.abandon()
+
+    @asynccontextmanager
+    async def ask_stream(self, message: StreamRequest[R], *, capacity: int = 64) -> AsyncGenerator[AsyncIterator[R]]:
+        """Send a message and read the stream of its answers: ``async with ref.ask_stream(m) as items``.
+
+        Args:
+            message: the question; its type says the items'.
+            capacity: items that the producer may be ahead of the reader.
+
+        Raises:
+            ActorStopped: the actor is stopped, or stopped before the stream's end.
+            ActorFailed: the handler or its producer raised; the exception is the cause.
+            MailboxFull: there is no room for the question.
+        """
+        sink = StreamSink[R](self.path, capacity)
+        self._cell.deliver(AskStream(message, sink))
+        async with sink.reading() as items:
+            yield items
 
     def stop(self, reason: str = "stopped by request") -> None:
         """Ask the actor to stop after the message in hand, its children first. Does not wait."""

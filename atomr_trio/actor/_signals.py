@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from ._timers import TimerFired
 from ._verdict import Verdict
 
 if TYPE_CHECKING:
     from ._ref import ActorRef
 
-__all__ = ["Escalated", "Regroup", "Signal", "Stop", "TaskFailed", "Terminated"]
+__all__ = ["Escalated", "ReceiveTimeout", "Regroup", "Signal", "Stop", "TaskFailed", "Terminated"]
 
 
 @frozen
@@ -25,6 +26,11 @@ class Regroup:
     """End this incarnation on a sibling's account: the verdict says what follows."""
 
     verdict: Verdict
+
+
+@frozen
+class ReceiveTimeout:
+    """Given to the handler when nothing has come for the receive timeout."""
 
 
 @frozen
@@ -50,4 +56,4 @@ class Terminated:
     failure: Exception | None = None
 
 
-Signal = Stop | Regroup | TaskFailed | Escalated | Terminated
+Signal = Stop | Regroup | TimerFired | TaskFailed | Escalated | Terminated

@@ -158,7 +158,7 @@ def _node(cell: Cell[Any]) -> ActorNode:
     return ActorNode(
         path=cell.path,
         state=cell.state,
-        queued=len(cell.mailbox),
+        queued=len(cell.inbox),
         restarts=max(0, cell.incarnation - 1),
         last_failure=None if cell.last_failure is None else repr(cell.last_failure),
         children=tuple(_node(child) for child in cell.children.values()),
