@@ -16,6 +16,7 @@ import trio
 from ._actor import Actor, ChildSpec
 from ._context import Context
 from ._errors import ActorFailed, ActorStopped
+from ._events import ActorEscalated, ActorRestarted, ActorStarted, ActorTerminated
 from ._failures import attempt, describe, purified
 from ._family import Family
 from ._hand import Hand
@@ -200,6 +201,8 @@ class Cell(Generic[M]):
         try:
             while (await self._live()).directive is Directive.RESTART and await self._pause():
                 log.info("restarting %s", self.path)
+                if self.end.failure is not None:
+                    self.system.events.publish(ActorRestarted(self.path, self.end.failure))
         finally:
             self._terminate()
 
@@ -255,6 +258,7 @@ class Cell(Generic[M]):
             self.was_started = True
             self.settled.set()
             self._up.set()
+            self.system.events.publish(ActorStarted(self.path, self.incarnation))
             return await self._pump(ctx)
         # Only `_interrupt` ends this scope: a start was cut short, or a handler overran its deadline.
         if self._stop is None and self._regrouped is not None:
@@ -437,8 +441,10 @@ class Cell(Generic[M]):
         if self.end.escalation is not None:
             self._escalate(self.end.escalation)
         self.watches.notify()
+        self.system.events.publish(ActorTerminated(self.path, self.end.reason, self.end.failure))
 
     def _escalate(self, escalation: Exception) -> None:
+        self.system.events.publish(ActorEscalated(self.path, escalation))
         if self.parent is not None:
             self.parent.signal(Escalated(escalation))
         else:

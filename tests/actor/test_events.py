@@ -150,7 +150,7 @@ async def test_a_closed_subscription_leaves_nothing_on_its_actor():
         ref = await system.actor_of(recorder("a", []), "a")
         for _ in range(100):
             system.events.subscribe(str, ref).close()
-        assert ref._cell._afterwards == {}
+        assert ref._cell.watches._afterwards == {}
 
 
 async def busy_actor(system, name, **options):

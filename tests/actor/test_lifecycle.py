@@ -6,9 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomr_trio.actor import (
+    ActorEscalated,
+    ActorEvent,
     ActorFailed,
+    ActorRestarted,
+    ActorStarted,
     ActorStopped,
     ActorSystem,
+    ActorTerminated,
     ChildEscalated,
     Directive,
     Request,
@@ -289,6 +294,27 @@ async def test_the_tree_shows_path_state_mail_and_restarts():
         assert (node.path, node.state, node.queued, node.restarts) == ("/p", "running", 0, 1)
         assert node.last_failure == "ValueError('boom')"
         assert [child.path for child in node.children] == ["/p/c"]
+
+
+async def test_every_turn_of_a_life_is_an_event():
+    seen = []
+    with pytest.raises(ChildEscalated):
+        async with ActorSystem.create("t", supervisor_strategy=one_for_one({KeyError: Directive.ESCALATE})) as system:
+            system.events.subscribe(ActorEvent, seen.append)
+            ref = await system.actor_of(recorder("a", []), "a")
+            first, last = ValueError("first"), KeyError("last")
+            ref.tell(Crash(first))
+            await ref.ask(Say(1), timeout=1)
+            ref.tell(Crash(last))
+            await trio.sleep_forever()
+    assert seen[:4] == [
+        ActorStarted("/a", 1),
+        ActorRestarted("/a", first),
+        ActorStarted("/a", 2),
+        ActorEscalated("/a", seen[3].failure),
+    ]
+    assert seen[3].failure.__cause__ is last
+    assert [type(event) for event in seen[4:]] == [ActorTerminated, ActorEscalated, ActorTerminated]
 
 
 OPERATIONS = st.one_of(

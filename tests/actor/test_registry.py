@@ -33,7 +33,7 @@ async def test_a_service_is_found_under_an_equal_key_only():
         assert system.registry.find(ServiceKey("printers")) == (ref,)
         assert system.registry.find(OTHER) == ()
         system.registry.deregister(KEY, ref)
-        assert ref._cell._afterwards == {}
+        assert ref._cell.watches._afterwards == {}
 
 
 async def test_a_restart_does_not_touch_the_entry():
