@@ -30,7 +30,7 @@ class Assembly:
 
 
 def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable[[int, int], None]) -> Assembly:
-    """Make the parts and compile what the first requests need; the rest is compiled in the background.
+    """Make the parts and compile what the first requests need; the rest follows in the background.
 
     Args:
         on_progress: called with (programs compiled, programs in all).
@@ -53,7 +53,7 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
     programs = CompileCache(ProgramBuilder(model.config, model.params, shapes_of(new_kv)))
     programs.warm_up(buckets.at_start(chunks), on_progress)
     executor = StepExecutor(model.params, programs, buckets, settings.page_size, new_kv)
-    programs.prepare(buckets.ladder(chunks))
+    programs.prepare_when_quiet(buckets.ladder(chunks))
     return Assembly(model, Scheduler(limits, BlockPool(model.num_pages, settings.page_size)), executor, programs)
 
 

@@ -1,14 +1,15 @@
 """The static shapes that step programs are compiled for. Pure.
 
 A program's cost grows with its shape, and each takes seconds to compile: so a few are compiled before the engine is
-ready, a ladder of longer contexts right after, and the rest when they are first wanted, while a larger one serves.
+ready, a ladder of longer contexts while nobody asks for anything, and the rest when they are first wanted (while a
+larger one serves) or about to be.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 __all__ = ["Buckets", "Kind", "ProgramKey", "best_cover", "powers_of_two"]
 
@@ -99,6 +100,11 @@ class Buckets:
     def sample(self, rows: int) -> ProgramKey:
         """Return the shape that draws for this many rows."""
         return ProgramKey("sample", _round_up(self.rows, rows))
+
+    def wider(self, key: ProgramKey) -> list[ProgramKey]:
+        """Return the shape for the next longer contexts, if there is one: what a growing sequence needs next."""
+        pages = self.pages[bisect_right(self.pages, key.pages) :][:1]
+        return [evolve(key, pages=wider) for wider in pages]
 
     def at_start(self, chunks: Iterable[int]) -> list[ProgramKey]:
         """Return what is compiled before the first request: short contexts, one stream and some, these chunks."""

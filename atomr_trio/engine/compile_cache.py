@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any
 
 from attrs import define, field
@@ -38,18 +38,25 @@ class CompileCache:
     _compiled: dict[ProgramKey, Program] = field(init=False, factory=dict[ProgramKey, Program])
     _locks: dict[ProgramKey, threading.Lock] = field(init=False, factory=dict[ProgramKey, threading.Lock])
     _asked: set[ProgramKey] = field(init=False, factory=set[ProgramKey])
-    _background: ThreadPoolExecutor = field(init=False)
+    _wanted_soon: ThreadPoolExecutor = field(init=False)
+    _wanted_later: ThreadPoolExecutor = field(init=False)
+    _wanted_now: ThreadPoolExecutor = field(init=False)
+    _urgent: dict[ProgramKey, Future[Program]] = field(init=False, factory=dict[ProgramKey, Future[Program]])
+    _quiet: threading.Event = field(init=False, factory=threading.Event)
     _closed: bool = field(init=False, default=False)
     _waiting: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
-        # One thread, and a polite one: on a small machine the steps need the cores.
-        self._background = ThreadPoolExecutor(1, "compile", initializer=_be_nice)
+        # One thread for each, and polite ones: on a small machine the steps need the cores.
+        self._wanted_soon = ThreadPoolExecutor(1, "compile", initializer=_be_nice)
+        self._wanted_later = ThreadPoolExecutor(1, "compile-idle", initializer=_be_nice)
+        self._wanted_now = ThreadPoolExecutor(2, "compile-now")
+        self._quiet.set()
 
     @property
     def waiting(self) -> bool:
         """A step waits for its program to be compiled."""
-        return self._waiting
+        return self._waiting or any(not future.done() for future in list(self._urgent.values()))
 
     @property
     def compiled(self) -> frozenset[ProgramKey]:
@@ -70,7 +77,18 @@ class CompileCache:
         new = [key for key in keys if key not in self._asked]
         if new and not self._closed:
             self._asked.update(new)
-            self._background.submit(self._prepare, new)
+            self._wanted_soon.submit(self._prepare, new)
+
+    def prepare_when_quiet(self, keys: Iterable[ProgramKey]) -> None:
+        """Compile these one after another, each when ``set_busy(False)`` was the last word."""
+        self._wanted_later.submit(self._prepare_when_quiet, list(keys))
+
+    def set_busy(self, busy: bool, /) -> None:
+        """Say whether there are steps to compute."""
+        if busy:
+            self._quiet.clear()
+        else:
+            self._quiet.set()
 
     def choose(self, wanted: ProgramKey, companions: Iterable[ProgramKey] = ()) -> tuple[ProgramKey, Program]:
         """Return a program for a step: the wanted one, else a larger one for now, else wait for the wanted one.
@@ -83,6 +101,31 @@ class CompileCache:
         if key != wanted:
             self.prepare([*companions, wanted])
         return key, self._compiled[key]
+
+    def is_at_hand(self, wanted: ProgramKey, draws: Callable[[ProgramKey], ProgramKey] | None = None) -> bool:
+        """Say whether a step of this shape could run without waiting; if not, compile what it lacks, at once.
+
+        Args:
+            wanted: the step's shape.
+            draws: the shape that draws from the chosen program's logits, if the step draws.
+        """
+        key = best_cover(wanted, list(self._compiled)) or wanted
+        needed = [key] if draws is None else [key, draws(key)]
+        # All are asked before any is judged: what is lacking is compiled side by side.
+        ready = [self._is_ready(one) for one in needed]
+        return all(ready)
+
+    def _is_ready(self, key: ProgramKey) -> bool:
+        if key in self._compiled:
+            self._urgent.pop(key, None)
+            return True
+        if key not in self._urgent:
+            self._urgent[key] = self._wanted_now.submit(self.get, key)
+        # A failure counts as ready: it is raised where the step asks for the program.
+        done = self._urgent[key].done()
+        if done:
+            del self._urgent[key]
+        return done
 
     def require(self, key: ProgramKey) -> Program:
         """Return the program of exactly this shape, for a step that waits for it."""
@@ -102,9 +145,17 @@ class CompileCache:
     def close(self) -> None:
         """Compile nothing more in the background."""
         self._closed = True
-        self._background.shutdown(wait=False, cancel_futures=True)
+        self._quiet.set()
+        self._wanted_now.shutdown(wait=False, cancel_futures=True)
+        self._wanted_soon.shutdown(wait=False, cancel_futures=True)
+        self._wanted_later.shutdown(wait=False, cancel_futures=True)
 
     def _prepare(self, keys: list[ProgramKey]) -> None:
         for key in keys:
             if not self._closed:
                 self.get(key)
+
+    def _prepare_when_quiet(self, keys: list[ProgramKey]) -> None:
+        for key in keys:
+            self._quiet.wait()
+            self._prepare([key])

@@ -39,6 +39,13 @@ class Connection:
         """Wait for the next frame."""
         return self._inbox.get()
 
+    def receive_within(self, seconds: float) -> list[ParentFrame]:
+        """Wait for the next frame, but not for ever: none or one."""
+        try:
+            return [self._inbox.get(timeout=seconds)]
+        except queue.Empty:
+            return []
+
     def received(self) -> list[ParentFrame]:
         """Return the frames that are here, without waiting."""
         frames: list[ParentFrame] = []

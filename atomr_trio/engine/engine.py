@@ -37,11 +37,13 @@ class StepResult:
         outputs: what it added to each sequence.
         failed: requests that ended alone, each with its error.
         tokens: rows computed, prompt tokens included.
+        lacking: nothing was computed, for lack of programs that are being compiled.
     """
 
     outputs: list[SequenceOutput] = field(factory=list[SequenceOutput])
     failed: list[tuple[int, InferenceError]] = field(factory=list[tuple[int, InferenceError]])
     tokens: int = 0
+    lacking: bool = False
 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:
@@ -108,13 +110,16 @@ class Engine:
             self._ended.append(SequenceOutput(request.id, [], finish_reason=over))
             return
         self._scores.begin(engine.scheduler.add(request))
+        engine.programs.set_busy(True)
 
     def abort(self, request_id: int) -> bool:
         """Forget a request; its pages are free at once. False: it is not open (any more)."""
         self._scores.forget(request_id)
         before = len(self._ended)
         self._ended = [output for output in self._ended if output.id != request_id]
-        return self._state.scheduler.abort(request_id) is not None or len(self._ended) < before
+        found = self._state.scheduler.abort(request_id) is not None or len(self._ended) < before
+        self._state.programs.set_busy(not self._state.scheduler.idle)
+        return found
 
     @property
     def idle(self) -> bool:
@@ -146,28 +151,21 @@ class Engine:
         """A step waits for a program. May be asked from another thread."""
         return self._loaded is not None and self._loaded.programs.waiting
 
-    def step(self) -> StepResult:
+    def step(self, *, wait_for_programs: bool = True) -> StepResult:
         """Compute one step and return what it brought. Blocks for as long as the device works.
+
+        Args:
+            wait_for_programs: block while a program of a new shape is compiled (seconds), too. Without it the step
+                leaves out what lacks its program, and says so: aborts and other sequences need not wait.
 
         Raises:
             CudaContextPoisoned: the device context is lost; only a new process helps.
             OutOfMemory: the device has too little memory even for one sequence.
         """
-        engine = self._state
-        ended, self._ended = self._ended, []
-        plan = engine.scheduler.schedule()
-        if not plan.sequences:
-            return StepResult(outputs=ended)
-        self.steps += 1
         try:
-            drawn = engine.executor.run(plan, score=self._scores.wanted(plan.chunk))
-        except Exception as error:
-            return StepResult(outputs=ended, failed=self._recover(plan, error))
-        failed = [(number, self._fail(number, "not a number")) for number in drawn.broken]
-        self._scores.record(plan.chunk, drawn.scores)
-        accepted = engine.scheduler.commit(plan, drawn.tokens)
-        outputs = ended + [self._output(one, drawn) for one in accepted]
-        return StepResult(outputs=outputs, failed=failed, tokens=plan.tokens)
+            return self._step(self._state, wait_for_programs)
+        finally:
+            self._state.programs.set_busy(not self._state.scheduler.idle)
 
     def close(self) -> None:
         """Stop compiling in the background and let go of the model."""
@@ -180,6 +178,26 @@ class Engine:
         if self._loaded is None:
             raise RuntimeError("the engine is not loaded")
         return self._loaded
+
+    def _step(self, engine: Assembly, wait_for_programs: bool) -> StepResult:
+        ended, self._ended = self._ended, []
+        plan = engine.scheduler.schedule()
+        score = self._scores.wanted(plan.chunk)
+        # A plan is a proposal until it is committed: what is left out is proposed again by the next step.
+        chosen = plan if wait_for_programs else engine.executor.at_hand(plan, score=score)
+        if not chosen.sequences:
+            return StepResult(outputs=ended, lacking=bool(plan.sequences))
+        plan = chosen
+        self.steps += 1
+        try:
+            drawn = engine.executor.run(plan, score=score)
+        except Exception as error:
+            return StepResult(outputs=ended, failed=self._recover(plan, error))
+        failed = [(number, self._fail(number, "not a number")) for number in drawn.broken]
+        self._scores.record(plan.chunk, drawn.scores)
+        accepted = engine.scheduler.commit(plan, drawn.tokens)
+        outputs = ended + [self._output(one, drawn) for one in accepted]
+        return StepResult(outputs=outputs, failed=failed, tokens=plan.tokens)
 
     def _output(self, accepted: Accepted, drawn: Drawn) -> SequenceOutput:
         request = accepted.sequence.request

@@ -104,20 +104,40 @@ class StepExecutor:
             _collect(one, result)
         return result
 
+    def at_hand(self, plan: StepPlan, *, score: bool) -> StepPlan:
+        """Return the part of a plan that can run without waiting for a program; what it lacks is being compiled."""
+        rows = [Row(sequence, len(sequence.tokens) - 1, 1) for sequence in plan.decodes]
+        decodes = not rows or self._is_at_hand(self._decode_key(rows), draws=True)
+        chunk = plan.chunk is None or self._is_at_hand(
+            self._chunk_key(plan.chunk, score=score), draws=plan.chunk.completes
+        )
+        return StepPlan(plan.decodes if decodes else (), plan.chunk if chunk else None)
+
+    def _is_at_hand(self, wanted: ProgramKey, *, draws: bool) -> bool:
+        return self._programs.is_at_hand(wanted, (lambda key: self._buckets.sample(key.rows)) if draws else None)
+
+    def _decode_key(self, rows: list[Row]) -> ProgramKey:
+        return self._buckets.decode(len(rows), self._pages(rows))
+
+    def _chunk_key(self, chunk: Chunk, *, score: bool) -> ProgramKey:
+        return self._buckets.chunk(
+            chunk.length, self._pages([Row(chunk.sequence, chunk.start, chunk.length)]), scored=score
+        )
+
     def _start_decodes(self, decodes: tuple[Sequence, ...]) -> _Started:
         rows = [Row(sequence, len(sequence.tokens) - 1, 1) for sequence in decodes]
-        return self._start(self._buckets.decode(len(rows), self._pages(rows)), rows, draws=True)
+        return self._start(self._decode_key(rows), rows, draws=True)
 
     def _start_chunk(self, chunk: Chunk, *, score: bool) -> _Started:
         rows = [Row(chunk.sequence, chunk.start, chunk.length)]
-        key = self._buckets.chunk(chunk.length, self._pages(rows), scored=score)
-        return self._start(key, rows, draws=chunk.completes)
+        return self._start(self._chunk_key(chunk, score=score), rows, draws=chunk.completes)
 
     def _pages(self, rows: list[Row]) -> int:
         return pages_for(max(row.end for row in rows), self._page_size)
 
     def _start(self, wanted: ProgramKey, rows: list[Row], *, draws: bool) -> _Started:
         key, program = self._programs.choose(wanted, [self._buckets.sample(wanted.rows)])
+        self._programs.prepare(self._buckets.wider(wanted))
         # A larger program makes more rows of logits, and the draw has to fit them.
         drawing = self._buckets.sample(key.rows)
         draw = self._programs.require(drawing) if draws else None
@@ -126,6 +146,9 @@ class StepExecutor:
 
 
 def _collect(started: _Started, result: Drawn) -> None:
+    # Also where there is nothing to read: a chunk that draws no token returns before it is computed, and a long prompt
+    # would be dispatched in one go, out of reach of aborts, of other sequences, and of the deadline of a step.
+    started.scores.block_until_ready()
     if started.drawn is not None:
         values: Ints = np.asarray(started.drawn)
         logprobs = np.ascontiguousarray(values[:, 1]).view(np.float32)

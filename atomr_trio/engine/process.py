@@ -16,17 +16,20 @@ from .frames import Configure, ProtocolViolation
 from .parent_death import exit_with_parent
 from .program_cache import discard_unreadable_programs, programs_folder
 
-__all__ = ["EXIT_FATAL", "main"]
+__all__ = ["EXIT_FATAL", "main", "set_signals"]
 
 EXIT_FATAL = 5
+_SWITCH_S = 0.0005
 
 
 def main(argv: list[str] | None = None) -> None:
     """Serve the socket that was inherited, until the server hangs up. Never returns."""
     arguments = _parser().parse_args(argv)
     exit_with_parent(arguments.parent_pid)
-    _set_signals()
+    set_signals()
     _silence()
+    # Tracing a program in the background must not hold a step up for Python's usual 5 ms, several times a step.
+    sys.setswitchinterval(_SWITCH_S)
     connection = Connection(socket.socket(fileno=arguments.fd))
     connection.start()
     _serve(connection)
@@ -39,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _set_signals() -> None:
+def set_signals() -> None:
+    """Leave it to the server when the process ends, bar a direct SIGTERM."""
     # Ctrl-C in a terminal reaches the whole group; only the server decides when its device process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The kernel's own default: it works inside of XLA too, where no Python handler would run.

@@ -25,6 +25,9 @@ from .frames import (
 
 __all__ = ["Service", "fatal_frame"]
 
+_LACKING_S = 0.02
+"""How often to look whether a program is there."""
+
 
 def fatal_frame(error: Exception) -> Fatal:
     """Say in a frame why the process ends; of an unknown error only its type, for its text has paths in it."""
@@ -49,6 +52,7 @@ class Service:
     _heartbeat_s: float
     _engine: Engine
     _busy_since: float | None = field(init=False, default=None)
+    _lacking: bool = field(init=False, default=False)
 
     @classmethod
     def of(cls, connection: Connection, configure: Configure) -> "Service":
@@ -65,11 +69,15 @@ class Service:
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         self._connection.send(self._engine.load(self._report))
         while True:
-            frames = [self._connection.receive()] if self._engine.idle else []
-            for frame in [*frames, *self._connection.received()]:
+            for frame in [*self._next_frames(), *self._connection.received()]:
                 self._handle(frame)
-            if not self._engine.idle:
-                self._step()
+            self._lacking = not self._engine.idle and not self._step()
+
+    def _next_frames(self) -> list[ParentFrame]:
+        if self._engine.idle:
+            return [self._connection.receive()]
+        # While a program is compiled nothing can be computed, but aborts and other requests are not to wait for it.
+        return self._connection.receive_within(_LACKING_S) if self._lacking else []
 
     def _report(self, stage: str, done: int, total: int) -> None:
         self._connection.send(Progress("weights" if stage == "weights" else "compile", done, total))
@@ -94,13 +102,17 @@ class Service:
     def _reject(self, number: int, error: InferenceError) -> None:
         self._connection.send(Rejected(number, error.kind, str(error)))
 
-    def _step(self) -> None:
+    def _step(self) -> bool:
+        """Step and tell; false if there was nothing that could be computed yet."""
         self._busy_since = monotonic()
-        result = self._engine.step()
+        result = self._engine.step(wait_for_programs=False)
         self._busy_since = None
+        if result.lacking and not result.outputs:
+            return False
         for number, error in result.failed:
             self._reject(number, error)
         self._connection.send(self._step_frame(result))
+        return True
 
     def _step_frame(self, result: StepResult) -> Step:
         engine = self._engine

@@ -68,6 +68,14 @@ def test_a_cover_is_large_enough_and_the_cheapest(wanted, available):
     assert best_cover(wanted, [*available, wanted]).cost == wanted.cost
 
 
+def test_a_growing_context_needs_the_next_wider_table():
+    buckets = Buckets.of(max_num_seqs=4, max_chunk=64, max_pages=100)
+    widths = [buckets.decode(2, 1)]
+    while wider := buckets.wider(widths[-1]):
+        widths += wider
+    assert widths == [ProgramKey("decode", 2, 1, pages) for pages in (16, 32, 64, 100)]
+
+
 def test_few_programs_are_compiled_before_the_first_request():
     buckets = Buckets.of(max_num_seqs=32, max_chunk=64, max_pages=512)
     assert len(buckets.at_start((64, 64))) == 5

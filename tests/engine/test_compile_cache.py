@@ -43,8 +43,9 @@ def caches():
 
 
 def drain(cache):
-    """Wait for the background: it has one thread and works in order."""
-    cache._background.submit(lambda: None).result(60)
+    """Wait for the background: each of its threads works in order."""
+    cache._wanted_soon.submit(lambda: None).result(60)
+    cache._wanted_later.submit(lambda: None).result(60)
 
 
 def test_warm_up_compiles_all_and_reports(caches):
@@ -115,5 +116,28 @@ def test_a_closed_cache_compiles_nothing_more_in_the_background(caches):
     cache.close()
     builder.gates[key(1)].set()
     cache.prepare([key(3)])
-    cache._background.shutdown(wait=True)
+    cache._wanted_soon.shutdown(wait=True)
     assert set(builder.built) <= {key(1)}
+
+
+def test_what_has_time_waits_for_quiet_and_what_is_wanted_does_not(caches):
+    builder = Builder()
+    cache = caches(builder)
+    cache.set_busy(True)
+    cache.prepare_when_quiet([key(1), key(2)])
+    cache.prepare([key(4)])
+    cache._wanted_soon.submit(lambda: None).result(60)
+    assert builder.built == [key(4)]
+    cache.set_busy(False)
+    drain(cache)
+    assert builder.built == [key(4), key(1), key(2)]
+
+
+def test_a_closed_cache_does_not_wait_for_quiet(caches):
+    builder = Builder()
+    cache = caches(builder)
+    cache.set_busy(True)
+    cache.prepare_when_quiet([key(1)])
+    cache.close()
+    cache._wanted_later.shutdown(wait=True)
+    assert builder.built == []

@@ -188,10 +188,24 @@ def test_pings_are_answered_and_the_heart_beats_while_idle(child):
     assert (beat.running, beat.waiting, beat.busy_s, beat.compiling) == (0, 0, 0.0, False)
 
 
-def test_ctrl_c_of_the_terminal_does_not_end_it(child):
-    child.process.send_signal(signal.SIGINT)
-    child.send(f.Ping(6))
-    assert child.until(f.Pong).number == 6
+SIGNALS = """
+import os, signal
+from atomr_trio.engine.process import set_signals
+# As in a terminal: a test run itself may have been started with the signal ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+set_signals()
+os.kill(os.getpid(), signal.SIGINT)
+print("alive", flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+print("too long")
+"""
+
+
+def test_ctrl_c_of_the_terminal_does_not_end_it_and_sigterm_does():
+    command = [sys.executable, "-c", SIGNALS]
+    done = subprocess.run(command, env=child_environment(os.environ), capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("alive\n", "", -signal.SIGTERM)
 
 
 def test_shutdown_ends_it_and_its_terminal_stays_clean(spawn, programs_dir):

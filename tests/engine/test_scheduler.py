@@ -214,15 +214,25 @@ def test_the_latest_admitted_gives_way_and_comes_back_first():
     assert not sched.waiting[0].pages
 
 
-def test_the_watermark_keeps_newcomers_out_but_never_the_only_one():
-    sched = scheduler(pages=8, page_size=4, max_model_len=32, watermark=4)
-    sched.add(request(0, prompt=25))
-    sched.add(request(1, prompt=2))
-    step(sched)
-    assert ids(sched.running) == [0]
-    for _ in range(30):
+def test_the_watermark_keeps_newcomers_out_while_somebody_runs():
+    sched = scheduler(pages=8, page_size=4, max_model_len=32, watermark=2)
+    for number, prompt in enumerate([11, 7, 6]):  # 3, 2 and 2 pages
+        sched.add(request(number, prompt=prompt, max_tokens=9))
+    for _ in range(4):
+        step(sched)
+    assert ids(sched.running) == [0, 1]
+    assert ids(sched.waiting) == [2]
+    assert sched.pool.free == 2
+    while 2 in sched:
         step(sched)
     assert sched.idle
+
+
+def test_the_watermark_never_keeps_the_only_one_out():
+    sched = scheduler(pages=8, page_size=4, max_model_len=32, watermark=8)
+    sched.add(request(0, prompt=25))
+    plan, _ = step(sched)
+    assert ids(plan.sequences) == [0]
 
 
 def test_a_full_queue_refuses_and_takes_again():

@@ -80,7 +80,6 @@ async def test_eight_streams_share_steps_and_one_that_leaves_frees_its_place(smo
         for got, expected in zip(stopped.logprobs, case["greedy_logprobs"], strict=False):
             assert got == pytest.approx(expected, abs=0.01)
 
-
         stop_id = case["greedy_ids"][3]
         silent = await cluster.execute(batch(case["prompt"], stop_token_ids=[stop_id], max_tokens=30))
         assert silent.usage.output_tokens == case["greedy_ids"].index(stop_id) + 1
