@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import trio
@@ -99,7 +100,9 @@ class Cell(Generic[M]):
 
     def stop(self, reason: str, *, by_itself: bool = False) -> None:
         """Ask for a stop; the message in hand gets the shutdown deadline, a start or a pause in progress gets none."""
-        if self._stop is not None or self.terminated.is_set():
+        # A stop from outside overrules one of the actor's own, which a permanent child would not be granted.
+        overruled = self._stop is None or (self._stop.by_itself and not by_itself)
+        if not overruled or self.terminated.is_set():
             return
         self._stop = Stop(reason, by_itself)
         self._interrupt(reason)
@@ -309,7 +312,7 @@ class Cell(Generic[M]):
         try:
             # A plain function may handle messages too: what it returns is then the answer itself.
             answer: Any = handle(message, ctx)
-            if isinstance(answer, Awaitable):
+            if type(answer) is CoroutineType or isinstance(answer, Awaitable):
                 answer = await cast("Awaitable[Any]", answer)
         except Exception as failure:
             self.hand.fail(self.path, failure)
@@ -324,7 +327,7 @@ class Cell(Generic[M]):
     async def _obey(self, signal: Signal, actor: Actor[M], ctx: Context[M]) -> Verdict | None:
         match signal:
             case Stop():
-                return self._obey_stop(signal)
+                return self._obey_stop(self._stop or signal)
             case Regroup(verdict):
                 return verdict
             case TaskFailed(failure) | Escalated(failure):

@@ -15,8 +15,10 @@ from atomr_trio.actor import (
     ActorSystem,
     ActorTerminated,
     ChildEscalated,
+    ChildSpec,
     Directive,
     Request,
+    Restart,
     SupervisorGaveUp,
     escalating,
     one_for_one,
@@ -294,6 +296,26 @@ async def test_the_tree_shows_path_state_mail_and_restarts():
         assert (node.path, node.state, node.queued, node.restarts) == ("/p", "running", 0, 1)
         assert node.last_failure == "ValueError('boom')"
         assert [child.path for child in node.children] == ["/p/c"]
+
+
+async def test_a_stop_from_outside_overrules_the_wish_of_a_permanent_child():
+    async def quit_and_be_stopped(_actor, ctx):
+        ctx.stop()
+        ctx.self_ref.stop()
+
+    async def quit_only(_actor, ctx):
+        ctx.stop()
+
+    async def start(ctx):
+        await ctx.start(ChildSpec(id="c", props=recorder("c", []), restart=Restart.PERMANENT))
+
+    async with ActorSystem.create("t") as system:
+        await system.actor_of(recorder("p", [], pre_start=start), "p")
+        child = system.lookup("/p/c")
+        child.tell(quit_only)
+        assert await child.ask(Say(1), timeout=1) == 1
+        child.tell(quit_and_be_stopped)
+        await child.wait_terminated()
 
 
 async def test_every_turn_of_a_life_is_an_event():
