@@ -1,6 +1,5 @@
 """`atomr-trio chat`: talk to a model in the terminal, without a server."""
 
-import logging
 import signal
 import sys
 import uuid
@@ -8,7 +7,7 @@ from typing import Any
 
 import click
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 
 from atomr_trio.core import (
     Deployment,
@@ -23,9 +22,8 @@ from atomr_trio.runners import RunnerRegistry
 from atomr_trio.runtime import Cluster
 
 from ._exits import exits
-from ._launch import Loading
+from ._launch import Loading, prepare
 from ._model import ModelOptions, model_options
-from ._pull import fetch
 
 __all__ = ["chat"]
 
@@ -40,12 +38,8 @@ HELP = "/stats  /reset  /help  /exit   (Ctrl-C stops an answer, Ctrl-D leaves)"
 @click.option("--seed", type=int)
 def chat(system_prompt: str | None, temperature: float, max_tokens: int, seed: int | None, **options: Any) -> None:
     """Talk to MODEL (a catalogue name, a path, or hf:ORG/REPO/FILE.gguf)."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     with exits():
-        choice = ModelOptions(**options)
-        deployment, registry = choice.deployment(), choice.registry()
-        if deployment.runtime == "jax":
-            deployment = evolve(deployment, model=str(fetch(deployment.model)))
+        deployment, registry = prepare(ModelOptions(**options))
         sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)
         opening = [Message(Role.SYSTEM, system_prompt)] if system_prompt else []
         trio.run(_chat, deployment, registry, _Conversation(deployment.name, sampling, opening))

@@ -1,18 +1,38 @@
 """Bring a deployment up and say how far it is."""
 
+import logging
+import sys
 from collections.abc import Callable
 
 import click
 import trio
+from attrs import evolve
 from rich.console import Console
 
 from atomr_trio.core import Deployment, ModelRunner
 from atomr_trio.runners import RunnerRegistry
 from atomr_trio.runtime import Cluster
 
-__all__ = ["Loading"]
+from ._model import ModelOptions
+from ._pull import fetch
+
+__all__ = ["Loading", "prepare"]
 
 REFRESH = 0.1
+
+
+def prepare(options: ModelOptions) -> tuple[Deployment, RunnerRegistry]:
+    """Return what the options describe, its model fetched if it is one that is loaded here.
+
+    Raises:
+        CatalogError: the model's file cannot be had.
+        ModelLoadError: there is no such runner.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    deployment, registry = options.deployment(), options.registry()
+    if deployment.runtime == "jax":
+        deployment = evolve(deployment, model=str(fetch(deployment.model)))
+    return deployment, registry
 
 
 class Loading:

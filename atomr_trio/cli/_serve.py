@@ -1,15 +1,12 @@
 """`atomr-trio serve`: the gateway over one deployment, until a signal ends it."""
 
 import json
-import logging
 import shlex
 import signal
-import sys
 from typing import Any
 
 import click
 import trio
-from attrs import evolve
 
 from atomr_trio.actor import ActorRef, Props
 from atomr_trio.core import Deployment
@@ -19,9 +16,8 @@ from atomr_trio.runners import RunnerRegistry
 from atomr_trio.runtime import Cluster
 
 from ._exits import exits
-from ._launch import Loading
+from ._launch import Loading, prepare
 from ._model import ModelOptions, model_options
-from ._pull import fetch
 
 __all__ = ["serve"]
 
@@ -40,12 +36,8 @@ __all__ = ["serve"]
 @click.option("--access-log/--no-access-log", default=True, help="One JSON line per request on standard error.")
 def serve(host: str, port: int, grace: float, access_log: bool, **options: Any) -> None:
     """Serve MODEL (a catalogue name, a path, or hf:ORG/REPO/FILE.gguf) with the OpenAI API."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     with exits():
-        choice = ModelOptions(**options)
-        deployment, registry = choice.deployment(), choice.registry()
-        if deployment.runtime == "jax":
-            deployment = evolve(deployment, model=str(fetch(deployment.model)))
+        deployment, registry = prepare(ModelOptions(**options))
         config = GatewayConfig(
             host=host,
             port=port,

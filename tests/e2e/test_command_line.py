@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import pytest
 
 from .kit import served
@@ -39,7 +40,6 @@ def test_a_truncated_model(smollm2_path, tmp_path, size):
 
 
 def test_an_unsupported_architecture(tmp_path):
-    gguf = pytest.importorskip("gguf")
     path = tmp_path / "other.gguf"
     writer = gguf.GGUFWriter(str(path), "mamba")
     writer.add_context_length(64)
