@@ -6,29 +6,31 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 
 from ._actor import ChildSpec, Props
-from ._errors import ActorStopped
+from ._faults import Faults
 from ._ref import ActorRef
 from ._reply import ReplySlot
 from ._timers import Timers
 
 if TYPE_CHECKING:
-    from ._cell import Cell
+    from ._incarnation import Incarnation
     from ._system import ActorSystem
 
 M = TypeVar("M")
 N = TypeVar("N")
 
-__all__ = ["Context"]
+Behaviour = Callable[[Any, "Context[Any]"], Any]
+
+__all__ = ["Behaviour", "Context"]
 
 
 class Context(Generic[M]):
     """The actor's tools. Usable from its handlers and from the tasks it spawned."""
 
-    __slots__ = ("_cell", "_incarnation")
+    __slots__ = ("_cell", "_life")
 
-    def __init__(self, cell: "Cell[M]", incarnation: int) -> None:
-        self._cell = cell
-        self._incarnation = incarnation
+    def __init__(self, life: "Incarnation[M]") -> None:
+        self._life = life
+        self._cell = life.cell
 
     @property
     def self_ref(self) -> ActorRef[M]:
@@ -46,14 +48,19 @@ class Context(Generic[M]):
         return self._cell.system
 
     @property
+    def faults(self) -> Faults:
+        """The fault points of the system: nothing happens there unless a test has planned it."""
+        return self._cell.system.faults
+
+    @property
     def incarnation(self) -> int:
         """1 for the first life, 2 after the first restart, and so on."""
-        return self._incarnation
+        return self._life.number
 
     @property
     def children(self) -> tuple[ActorRef[Any], ...]:
         """The living children, in start order."""
-        return tuple(cell.ref for cell in self._cell.children.values())
+        return tuple(cell.ref for cell in self._life.children.values())
 
     async def spawn(self, props: Props[N], name: str) -> ActorRef[N]:
         """Start a child and wait until its ``pre_start`` is through.
@@ -63,11 +70,11 @@ class Context(Generic[M]):
             ActorStopped: this actor, or the child, was stopped meanwhile.
             NameTaken: a living child has this name.
         """
-        return await self._cell.spawn(ChildSpec(id=name, props=props), self._incarnation)
+        return await self.start(ChildSpec(id=name, props=props))
 
     async def start(self, spec: ChildSpec[N]) -> ActorRef[N]:
-        """Like ``spawn``, for a child with a restart type or significance of its own."""
-        return await self._cell.spawn(spec, self._incarnation)
+        """Like ``spawn``, for a child with a restart type, a deadline or a significance of its own."""
+        return await self._life.adopt(spec).started()
 
     def spawn_soon(self, props: Props[N], name: str) -> ActorRef[N]:
         """Start a child without waiting; a failing start is supervised like any failure.
@@ -76,15 +83,20 @@ class Context(Generic[M]):
             ActorStopped: this actor is stopping.
             NameTaken: a living child has this name.
         """
-        return self._cell.spawn_soon(ChildSpec(id=name, props=props), self._incarnation)
+        return self._life.adopt(ChildSpec(id=name, props=props)).ref
 
     def spawn_task(self, fn: Callable[..., Awaitable[object]], *args: object, name: str | None = None) -> None:
         """Run a task that ends with this incarnation; an exception out of it is a failure of this actor."""
-        self._cell.spawn_task(fn, args, name, self._incarnation)
+        self._life.spawn_task(fn, *args, name=name)
 
-    def watch(self, ref: ActorRef[Any]) -> None:
-        """Have ``on_terminated`` called once when ``ref`` is gone; soon, if it is gone already."""
-        self._cell.watches.watch(ref)
+    def watch(self, ref: ActorRef[Any], *, death_pact: bool = False) -> None:
+        """Have ``on_terminated`` called once when ``ref`` is gone; soon, if it is gone already.
+
+        Args:
+            ref: whom to watch; watching again changes the pact.
+            death_pact: do not live on without it: instead of the call this actor fails with ``DeathPact``.
+        """
+        self._cell.watches.watch(ref, death_pact=death_pact)
 
     def unwatch(self, ref: ActorRef[Any]) -> None:
         """Undo ``watch``: nothing is delivered any more, not even what was queued."""
@@ -124,7 +136,9 @@ class Context(Generic[M]):
         It is cancelled when the reader leaves, and ends the stream when it returns. An exception out of it is a
         failure of this actor, as of any task.
         """
-        self._cell.stream(producer, args, self._incarnation)
+        sink = self._cell.hand.take_sink(self._cell.path)
+        name = f"stream {getattr(producer, '__name__', '')}"
+        self._life.spawn_task(sink.produce, producer, args, name=name)
 
     def stash(self) -> None:
         """Put the message in hand aside. What is still there when the incarnation ends becomes a dead letter.
@@ -136,15 +150,15 @@ class Context(Generic[M]):
 
     def unstash(self, count: int | None = None) -> None:
         """Have the stashed messages, or the oldest ``count`` of them, handled before any other mail."""
-        self._cell.unstash(count)
+        self._cell.inbox.give_back(self._cell.hand.unstash(count))
 
-    def become(self, behaviour: Callable[[Any, "Context[Any]"], Any]) -> None:
+    def become(self, behaviour: Behaviour) -> None:
         """Let ``behaviour(message, ctx)`` handle messages from the next one on, until ``unbecome`` or a restart."""
-        self._cell.become(behaviour)
+        self._life.become(behaviour)
 
     def unbecome(self) -> None:
         """Go back to the behaviour before the last ``become``."""
-        self._cell.become(None)
+        self._life.unbecome()
 
     @property
     def timers(self) -> Timers:
@@ -153,13 +167,11 @@ class Context(Generic[M]):
         Raises:
             ActorStopped: this incarnation is over.
         """
-        if self._cell.timers is None or self._cell.incarnation != self._incarnation:
-            raise ActorStopped(self._cell.path)
-        return self._cell.timers
+        return self._life.timers
 
     def set_receive_timeout(self, seconds: float | None) -> None:
         """Have ``ReceiveTimeout()`` handled whenever no message has come for so long; ``None`` turns it off."""
-        self._cell.inbox.idle_timeout = float("inf") if seconds is None else seconds
+        self._cell.inbox.set_idle_timeout(seconds)
 
     @property
     def now(self) -> float:

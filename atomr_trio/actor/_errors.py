@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import define, frozen
 
 if TYPE_CHECKING:
     from ._ref import ActorRef
@@ -12,12 +12,15 @@ __all__ = [
     "ActorError",
     "ActorFailed",
     "ActorStopped",
+    "AskCycle",
     "AskTimeout",
     "ChildEscalated",
+    "DeathPact",
     "MailboxFull",
     "NameTaken",
     "NoRoutees",
     "PartialFailure",
+    "RestartRecord",
     "ShutdownUnderWay",
     "StashFull",
     "SupervisorGaveUp",
@@ -58,6 +61,16 @@ class AskTimeout(ActorError):
 
 
 @define
+class AskCycle(ActorError):
+    """The asked actor waits, over the others of ``chain``, for the asker's own answer: nobody could go on."""
+
+    chain: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"asking {self.path} would wait forever: {' asks '.join(self.chain)}"
+
+
+@define
 class MailboxFull(ActorError):
     """The actor's mailbox holds ``capacity`` messages and its policy is ``fail``."""
 
@@ -94,15 +107,39 @@ class ChildEscalated(ActorError):
 
 
 @define
+class DeathPact(ActorError):
+    """The actor at ``path`` was bound by a death pact to the one at ``partner``, which is gone.
+
+    The partner's failure, if it had one, is the ``__cause__``.
+    """
+
+    partner: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} does not live on without {self.partner}: {self.reason}"
+
+
+@frozen
+class RestartRecord:
+    """One restart that a supervisor has granted: when, on Trio's clock in seconds, to whom, and after what."""
+
+    at: float
+    child: str
+    failure: str
+
+
+@define
 class SupervisorGaveUp(ActorError):
     """A child of ``path`` would have been restarted more than ``max_restarts`` times ``within`` seconds.
 
-    The child's last failure is the ``__cause__``.
+    The child's last failure is the ``__cause__``; ``history`` are the restarts in the window, oldest first.
     """
 
     child: str
     max_restarts: int
     within: float
+    history: tuple[RestartRecord, ...] = ()
 
     def __str__(self) -> str:
         return (

@@ -1,18 +1,20 @@
-"""A cell's children: started in order, shielded from above, stopped one by one in reverse."""
+"""A supervisor's children: started in order, judged when they fail, shielded from above, stopped in reverse."""
 
-import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 from attrs import evolve
 
-from ._errors import ActorStopped, ChildEscalated, NameTaken, SupervisorGaveUp
+from . import _log
+from ._errors import ActorStopped, ChildEscalated, NameTaken, RestartRecord, SupervisorGaveUp
 from ._failures import leaves
 from ._supervision import Directive, Restart, RestartWindow, SupervisorStrategy
 from ._verdict import Verdict
 
 if TYPE_CHECKING:
+    from ._actor import Actor
     from ._cell import Cell
 
 N = TypeVar("N")
@@ -21,39 +23,54 @@ __all__ = ["Family"]
 
 
 class Family:
-    """The children of one incarnation.
+    """The children of one incarnation, and its decisions about them.
 
     They run in a nursery of their own under a shield: a cancellation from above must not reach all of them at once,
-    or the reverse order would be lost (python-trio/trio#1521). The cell turns it into ordered stops instead. The
-    nursery is opened with the first child, so that a leaf actor costs one task.
+    or the reverse order would be lost (python-trio/trio#1521). The incarnation turns it into ordered stops instead.
+
+    Args:
+        parent: the cell whose incarnation this is.
+        actor: the instance, which holds the strategy.
+        tasks: the incarnation's nursery.
     """
 
-    def __init__(self, path: str, living: "dict[str, Cell[Any]]", tasks: trio.Nursery, source: random.Random) -> None:
-        self._path = path
-        self._living = living
+    def __init__(self, parent: "Cell[Any]", actor: "Actor[Any]", tasks: trio.Nursery) -> None:
+        self._parent = parent
+        self._actor = actor
         self._tasks = tasks
+        self.living: dict[str, Cell[Any]] = {}
         self._nursery: trio.Nursery | None = None
         self._unstarted: list[Callable[[], Awaitable[None]]] = []
         self._release = trio.Event()
         self._closed = False
         self._window: RestartWindow | None = None
-        self._random = source
+        self._history: deque[RestartRecord] = deque()
         self._regrouping = trio.Lock()
         # The gate that each child of a group under restart waits at, until it is opened.
         self._gates: dict[Cell[Any], trio.Event] = {}
 
+    @property
+    def strategy(self) -> SupervisorStrategy:
+        """How this family is supervised, as the actor has it now."""
+        return self._actor.supervisor_strategy
+
     def adopt(self, name: str, child: "Cell[Any]") -> None:
-        """Start a child's task."""
+        """Start a child's task.
+
+        Raises:
+            ActorStopped: the children are being stopped.
+            NameTaken: a living child has this name.
+        """
         if self._closed:
-            raise ActorStopped(self._path)
-        if name in self._living:
+            raise ActorStopped(self._parent.path)
+        if name in self.living:
             raise NameTaken(child.path)
-        self._living[name] = child
+        self.living[name] = child
         if self._nursery is not None:
             self._nursery.start_soon(child.run, name=child.path)
             return
         if not self._unstarted:
-            self._tasks.start_soon(self._hold, name=f"{self._path} children")
+            self._tasks.start_soon(self._hold, name=f"{self._parent.path} children")
         self._unstarted.append(child.run)
 
     async def _hold(self) -> None:
@@ -66,50 +83,65 @@ class Family:
     async def stop_all(self, reason: str) -> None:
         """Stop the children, the youngest first, each awaited before the next. Every one bounds its own stop."""
         self._closed = True
-        while self._living:
-            child = next(reversed(self._living.values()))
+        if self.strategy.stop_together:
+            for child in reversed(self.living.values()):
+                child.stop(reason)
+        while self.living:
+            child = next(reversed(self.living.values()))
             child.stop(reason)
             await child.terminated.wait()
         self._release.set()
 
-    def judge(self, strategy: SupervisorStrategy, child: "Cell[Any]", failure: Exception, now: float) -> Verdict:
-        """Decide what becomes of a failed child at time ``now``."""
-        directive = Directive.STOP if self._closed else _decide(strategy, failure)
+    def judge(self, child: "Cell[Any]", failure: Exception) -> Verdict:
+        """Decide what becomes of a child that has failed."""
+        if self._closed:
+            verdict = Verdict(Directive.STOP, "its parent is stopping", failure)
+        else:
+            verdict = self._rule(child, failure)
+        _log.judged(child.path, verdict.directive, failure)
+        return verdict
+
+    def judge_ended(self, child: "Cell[Any]", reason: str) -> Verdict:
+        """Decide what becomes of a permanent child that stopped itself."""
+        if self._closed:
+            return Verdict(Directive.STOP, reason)
+        return self._restart(child, ActorStopped(child.path))
+
+    def child_gone(self, child: "Cell[Any]") -> None:
+        """A child has stopped for good."""
+        self.living.pop(child.spec.id, None)
+        self._gates.pop(child, None)
+        others = (cell.spec.significant for cell in self.living.values())
+        if not self._closed and self.strategy.done(child.spec.significant, others):
+            self._parent.stop("its significant children have stopped", by_itself=True)
+
+    def _rule(self, child: "Cell[Any]", failure: Exception) -> Verdict:
+        directive = _decide(self.strategy, failure)
         if directive is Directive.ESCALATE:
             escalated = ChildEscalated(child.path)
             escalated.__cause__ = failure
             return Verdict(directive, "escalated", failure, escalated)
         if directive is Directive.RESTART:
-            return self._restart(strategy, child, failure, now)
+            return self._restart(child, failure)
         verdict = Verdict(directive, "failed", failure)
-        if directive is Directive.STOP and not self._closed:
-            self._regroup(strategy, child, verdict)
+        if directive is Directive.STOP:
+            self._regroup(child, verdict)
         return verdict
 
-    def restart_ended(self, strategy: SupervisorStrategy, child: "Cell[Any]", reason: str, now: float) -> Verdict:
-        """Decide about a permanent child that stopped itself."""
-        if self._closed:
-            return Verdict(Directive.STOP, reason)
-        return self._restart(strategy, child, ActorStopped(child.path), now)
-
-    def _restart(self, strategy: SupervisorStrategy, child: "Cell[Any]", failure: Exception, now: float) -> Verdict:
+    def _restart(self, child: "Cell[Any]", failure: Exception) -> Verdict:
         pending = self._gates.get(child)
         if pending is not None:
             # It failed while its siblings were being stopped for another one's failure: that restart is its own too.
             return Verdict(Directive.RESTART, "failed", failure, gate=pending)
         if child.spec.restart is Restart.TEMPORARY:
             return Verdict(Directive.STOP, "failed, and it is temporary", failure)
-        if not self._admit(strategy, now):
-            gave_up = SupervisorGaveUp(self._path, child.path, strategy.max_restarts, strategy.within)
-            gave_up.__cause__ = failure
-            return Verdict(Directive.ESCALATE, "the supervisor gave up", failure, gave_up)
-        return self._regroup(
-            strategy, child, Verdict(Directive.RESTART, "failed", failure, delay=self._delay(strategy))
-        )
+        if not self._admit(child, failure):
+            return Verdict(Directive.ESCALATE, "the supervisor gave up", failure, self._gave_up(child, failure))
+        return self._regroup(child, Verdict(Directive.RESTART, "failed", failure, delay=self._delay()))
 
-    def _regroup(self, strategy: SupervisorStrategy, failed: "Cell[Any]", verdict: Verdict) -> Verdict:
+    def _regroup(self, failed: "Cell[Any]", verdict: Verdict) -> Verdict:
         """Take down the siblings that the failure concerns, and return what becomes of the failed child."""
-        group = strategy.affected(list(self._living.values()), failed)
+        group = self.strategy.affected(list(self.living.values()), failed)
         if len(group) == 1:
             return verdict
         restarting = verdict.directive is Directive.RESTART
@@ -117,7 +149,7 @@ class Family:
         for cell, ruling in verdicts.items():
             if ruling.gate is not None and cell.spec.restart is not Restart.TEMPORARY:
                 self._gates[cell] = ruling.gate
-        self._tasks.start_soon(self._enact, failed, verdicts, verdict.delay, name=f"{self._path} regrouping")
+        self._tasks.start_soon(self._enact, failed, verdicts, verdict.delay, name=f"{self._parent.path} regrouping")
         return verdicts[failed]
 
     async def _enact(self, failed: "Cell[Any]", verdicts: "dict[Cell[Any], Verdict]", delay: float) -> None:
@@ -136,19 +168,28 @@ class Family:
                 if not await cell.wait_up():
                     return  # its failure has called for another regrouping, which covers those still down
 
-    def forget(self, child: "Cell[Any]") -> None:
-        """A child is gone for good."""
-        self._gates.pop(child, None)
-
-    def _admit(self, strategy: SupervisorStrategy, now: float) -> bool:
+    def _admit(self, child: "Cell[Any]", failure: Exception) -> bool:
         if self._window is None:
-            self._window = RestartWindow(strategy.max_restarts, strategy.within)
-        return self._window.admit(now)
+            self._window = RestartWindow(self.strategy.max_restarts, self.strategy.within)
+        now = trio.current_time()
+        admitted = self._window.admit(now)
+        while len(self._history) > self._window.count - admitted:
+            self._history.popleft()
+        if admitted:
+            self._history.append(RestartRecord(now, child.path, repr(failure)))
+        return admitted
 
-    def _delay(self, strategy: SupervisorStrategy) -> float:
-        if strategy.backoff is None or self._window is None:
+    def _gave_up(self, child: "Cell[Any]", failure: Exception) -> SupervisorGaveUp:
+        strategy, history = self.strategy, tuple(self._history)
+        error = SupervisorGaveUp(self._parent.path, child.path, strategy.max_restarts, strategy.within, history)
+        error.__cause__ = failure
+        return error
+
+    def _delay(self) -> float:
+        backoff = self.strategy.backoff
+        if backoff is None or self._window is None:
             return 0.0
-        return strategy.backoff.delay(self._window.count - 1, self._random.random())
+        return backoff.delay(self._window.count - 1, self._parent.system.random.random())
 
 
 def _decide(strategy: SupervisorStrategy, failure: Exception) -> Directive:

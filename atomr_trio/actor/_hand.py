@@ -8,10 +8,14 @@ import trio
 
 from ._errors import ActorFailed, ActorStopped, StashFull
 from ._mailbox import EMPTY, Mailbox
+from ._metadata import METADATA, NOTHING, Envelope
 from ._reply import Ask, ReplySlot
 from ._stream import AskStream, StreamSink
 
 __all__ = ["Hand"]
+
+SWEEP_AT_LEAST = 64
+"""Deferred answers are swept of settled ones when so many, or twice as many as were open last time, have come."""
 
 
 class Hand:
@@ -22,7 +26,18 @@ class Hand:
         stash_capacity: messages that may be put aside.
     """
 
-    __slots__ = ("_capacity", "_deferred", "_mailbox", "_stash", "asking", "item", "since", "sink")
+    __slots__ = (
+        "_capacity",
+        "_deferred",
+        "_mailbox",
+        "_stash",
+        "_sweep_at",
+        "asking",
+        "is_marked",
+        "item",
+        "since",
+        "sink",
+    )
 
     def __init__(self, mailbox: Mailbox, stash_capacity: int) -> None:
         self._mailbox = mailbox
@@ -31,22 +46,33 @@ class Hand:
         self.since = 0.0
         self.asking: ReplySlot[Any] | None = None
         self.sink: StreamSink[Any] | None = None
+        self.is_marked = False
         self._deferred: set[ReplySlot[Any]] = set()
+        self._sweep_at = SWEEP_AT_LEAST
         self._stash: deque[Any] = deque()
 
-    def take(self, item: Any) -> Any:
-        """Take an item and return its message; ``EMPTY`` if it is a question that nobody waits for any more."""
-        self.item = item
-        if isinstance(item, Ask):
-            if item.slot.abandoned or trio.current_time() >= item.slot.deadline:
-                self._mailbox.lose(item, "nobody waits for the answer")
-                self.item = EMPTY
-                return EMPTY
-            self.asking = item.slot
-            return item.message
-        if isinstance(item, AskStream):
-            self.sink = item.sink
-            return item.message
+    @property
+    def message(self) -> Any:
+        """The message in hand, or ``EMPTY``."""
+        return self.item.message if isinstance(self.item, Envelope) else self.item
+
+    def open(self, item: Any) -> Any:
+        """Return the message of an item; ``EMPTY`` if it is a question that nobody waits for any more."""
+        metadata = NOTHING
+        if isinstance(item, Envelope):
+            metadata = item.metadata
+            if isinstance(item, Ask):
+                if item.slot.abandoned or trio.current_time() >= item.slot.deadline:
+                    self._mailbox.lose(item, "nobody waits for the answer")
+                    return EMPTY
+                self.asking = item.slot
+            elif isinstance(item, AskStream):
+                self.sink = item.sink
+            item = item.message
+        if self.is_marked or metadata is not NOTHING:
+            # The task's own context: what the handler sends carries it on.
+            METADATA.set(metadata)
+            self.is_marked = metadata is not NOTHING
         return item
 
     def answer(self, value: Any) -> None:
@@ -58,7 +84,6 @@ class Hand:
         if self.sink is not None:
             self.sink.close()
             self.sink = None
-        self.item = EMPTY
 
     def fail(self, path: str, failure: Exception) -> None:
         """The handler has failed: so has its question."""
@@ -78,8 +103,10 @@ class Hand:
         if self.asking is None:
             return ReplySlot(math.inf)
         slot, self.asking = self.asking, None
-        self._deferred = {kept for kept in self._deferred if not (kept.is_resolved or kept.abandoned)}
         self._deferred.add(slot)
+        if len(self._deferred) >= self._sweep_at:
+            self._deferred = {kept for kept in self._deferred if kept.is_open}
+            self._sweep_at = max(SWEEP_AT_LEAST, 2 * len(self._deferred))
         return slot
 
     def take_sink(self, path: str) -> StreamSink[Any]:
@@ -103,14 +130,14 @@ class Hand:
         taken = len(self._stash) if count is None else min(count, len(self._stash))
         return deque(self._stash.popleft() for _ in range(taken))
 
-    def close(self, path: str) -> None:
-        """The incarnation ends: fail what is unanswered, and lose what was put aside."""
+    def close(self, path: str, *, keep_stash: bool = False) -> None:
+        """The incarnation ends: fail what is unanswered, and lose what was put aside unless it is to be kept."""
         stopped = ActorStopped(path)
         self._end(stopped)
         for slot in self._deferred:
             slot.fail(stopped)
         self._deferred.clear()
-        while self._stash:
+        while self._stash and not keep_stash:
             self._mailbox.lose(self._stash.popleft(), "it was stashed when its incarnation ended")
 
     def _end(self, error: Exception) -> None:

@@ -10,65 +10,61 @@ import trio
 from ._mailbox import EMPTY, Mailbox
 from ._signals import Signal
 
-__all__ = ["IDLE", "Inbox"]
-
-
-class _Idle:
-    __slots__ = ()
-
-
-IDLE = _Idle()
-"""What ``next`` returns when nothing has come for the idle timeout."""
+__all__ = ["Inbox"]
 
 
 class Inbox:
     """Two lanes with one waiting place. The lane of system messages is unbounded and never loses anything."""
 
-    __slots__ = ("_front", "_idle_since", "_parked", "_path", "idle_timeout", "mailbox", "signals")
+    __slots__ = ("_idle_since", "_idle_timeout", "_mailbox", "front", "is_timed", "signals")
 
-    def __init__(self, path: str, mailbox: Mailbox) -> None:
-        self._path = path
-        self.mailbox = mailbox
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
         self.signals: deque[Signal] = deque()
-        self._front: deque[Any] = deque()
-        self._parked: trio.CancelScope | None = None
+        self.front: deque[Any] = deque()
         self._idle_since = 0.0
-        self.idle_timeout = math.inf
+        self.is_timed = False
+        self._idle_timeout = math.inf
 
     def __len__(self) -> int:
-        return len(self._front) + len(self.mailbox)
+        return len(self.front) + len(self._mailbox)
 
     def signal(self, signal: Signal) -> None:
         """Queue a system message, and wake the cell if it is parked."""
         self.signals.append(signal)
-        # Trio has no select (python-trio/trio#242). A parked cell waits for mail inside a scope of its own; cancelling
-        # it loses nothing, because `receive` is atomic under cancellation.
-        if self._parked is not None:
-            self._parked.cancel(reason=f"system message for {self._path}")
+        # Trio has no select (python-trio/trio#242): a parked cell waits for mail only, so it is sent a nothing.
+        self._mailbox.wake()
 
     def drop_signals(self, stale: Callable[[Signal], bool]) -> None:
         """Forget the system messages that are ``stale``."""
-        self.signals = deque(signal for signal in self.signals if not stale(signal))
+        kept = [signal for signal in self.signals if not stale(signal)]
+        self.signals.clear()
+        self.signals.extend(kept)
 
     def give_back(self, items: "deque[Any]") -> None:
         """Put items in front of the mail, in their order."""
-        self._front.extendleft(reversed(items))
+        self.front.extendleft(reversed(items))
 
-    def next_nowait(self) -> Any:
-        """Return the next item of mail, or ``EMPTY``."""
-        return self._front.popleft() if self._front else self.mailbox.get_nowait()
-
-    async def park(self) -> Any:
-        """Wait for mail (returned), a system message (``EMPTY``) or the idle timeout (``IDLE``)."""
+    async def park(self) -> bool:
+        """Wait for mail or a system message (false), or for the idle timeout (true)."""
         item: Any = EMPTY
-        self._parked = scope = trio.CancelScope(deadline=self._idle_since + self.idle_timeout)
-        with scope:
-            item = await self.mailbox.get()
-        self._parked = None
-        if item is EMPTY and not self.signals:
+        if self.is_timed:
+            with trio.CancelScope(deadline=self._idle_since + self._idle_timeout):
+                item = await self._mailbox.park()
+        else:
+            item = await self._mailbox.park()
+        # Not handled at once: a system message that came in the same turn goes first.
+        if item is not EMPTY:
+            self.front.append(item)
+        elif not self.signals:
             self.not_idle()
-            return IDLE
-        return item
+            return True
+        return False
+
+    def set_idle_timeout(self, seconds: float | None) -> None:
+        """Be idle after so long without mail; ``None``: never."""
+        self.is_timed = seconds is not None
+        self._idle_timeout = math.inf if seconds is None else seconds
 
     def not_idle(self) -> None:
         """Let the idle timeout count from now."""
@@ -76,7 +72,7 @@ class Inbox:
 
     def close(self) -> None:
         """Make dead letters of all mail."""
-        while self._front:
-            self.mailbox.lose(self._front.popleft(), "the actor is stopped")
-        self.mailbox.close()
+        while self.front:
+            self._mailbox.lose(self.front.popleft(), "the actor is stopped")
+        self._mailbox.close()
         self.signals.clear()

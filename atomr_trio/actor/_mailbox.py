@@ -3,6 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -10,8 +11,7 @@ from attrs import define, field, frozen
 
 from ._actor import OverflowStrategy
 from ._errors import ActorStopped, MailboxFull
-from ._reply import Ask
-from ._stream import AskStream
+from ._metadata import Envelope
 
 __all__ = ["EMPTY", "DeadLetter", "DeadLetters", "Mailbox"]
 
@@ -23,7 +23,7 @@ class _Empty:
 
 
 EMPTY = _Empty()
-"""What ``get_nowait`` returns when there is nothing: a mailbox may hold any value, None included."""
+"""Stands for no item: a mailbox may hold any value, None included."""
 
 
 @frozen
@@ -52,54 +52,133 @@ class DeadLetters:
         if self.observe is not None and not isinstance(letter.message, DeadLetter):
             self.observe(letter)
 
+    def summarize(self) -> None:
+        """Log how many there were, if not each was logged."""
+        if self.count > LOGGED_LETTERS:
+            log.warning("%d dead letters in all, the first %d were logged", self.count, LOGGED_LETTERS)
+
     def _log(self, letter: DeadLetter) -> None:
-        if self.count <= 10:
+        if self.count <= LOGGED_LETTERS:
             kind = type(letter.message).__name__
-            last = "; further ones are only counted" if self.count == 10 else ""
+            last = "; further ones are only counted" if self.count == LOGGED_LETTERS else ""
             log.warning("dead letter for %s: %s (%s)%s", letter.path, kind, letter.reason, last)
 
 
-class Mailbox:
-    """A memory channel with a named policy for every way in which a message can be lost."""
+LOGGED_LETTERS = 10
 
-    __slots__ = ("_dead_letters", "_overflow", "_receive", "_send", "capacity", "path")
+
+class Mailbox:
+    """A memory channel whose buffer is a plain deque, with a named policy for every way to lose a message.
+
+    The channel itself has no buffer: it parks the cell, hands a parked cell its item, and holds the senders that wait
+    for room. What is told to a busy actor goes into the deque, at a third of what the channel's buffer costs.
+
+    ``room`` is the capacity while the deque may be appended to, and 0 while the cell is parked or the mailbox is
+    closed: one comparison with the deque's length says whether an item may be appended without a further look.
+    """
+
+    __slots__ = (
+        "_dead_letters",
+        "_is_closed",
+        "_is_parked",
+        "_overflow",
+        "_receive",
+        "_send",
+        "capacity",
+        "dropped",
+        "path",
+        "peak",
+        "queue",
+        "room",
+        "waiting",
+    )
 
     def __init__(self, path: str, capacity: int, overflow: OverflowStrategy, dead_letters: DeadLetters) -> None:
         self.path = path
-        self.capacity = capacity
+        self.capacity = self.room = capacity
+        self.queue: deque[Any] = deque()
+        self.peak = 0
+        self.dropped = 0
+        self.waiting = 0
         self._overflow = overflow
         self._dead_letters = dead_letters
-        self._send, self._receive = trio.open_memory_channel[Any](capacity)
+        self._is_parked = False
+        self._is_closed = False
+        self._send, self._receive = trio.open_memory_channel[Any](0)
 
     def __len__(self) -> int:
-        return self._receive.statistics().current_buffer_used
+        return len(self.queue)
 
     def put(self, item: Any) -> None:
-        """Enqueue without waiting, or lose the message according to policy."""
-        try:
-            self._send.send_nowait(item)
-        except trio.WouldBlock:
-            self._reject(item)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        """Enqueue without waiting, or lose the item according to policy."""
+        if len(self.queue) < self.room:
+            self.queue.append(item)
+        else:
+            self.put_slowly(item)
+
+    def put_slowly(self, item: Any) -> None:
+        """Do what ``put`` does when there is no ``room``."""
+        if self._is_closed:
             self._lose(item, "the actor is stopped", ActorStopped(self.path))
+        elif self._is_parked:
+            self._hand_over(item)
+        else:
+            self._overflows(item)
 
     async def put_when_room(self, item: Any) -> None:
         """Enqueue, waiting for room; a stop of the actor ends the wait."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._is_closed or self._is_parked or len(self.queue) < self.room:
+            self.put(item)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        self.waiting += 1
         try:
             await self._send.send(item)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._lose(item, "the actor is stopped", ActorStopped(self.path))
+        finally:
+            self.waiting -= 1
 
-    def get_nowait(self) -> Any:
-        """Return the next item, or ``EMPTY``."""
+    def note_peak(self) -> None:
+        """Take note of how much is queued, at the beginning of a turn."""
+        if len(self.queue) > self.peak:
+            self.peak = len(self.queue)
+
+    def take(self) -> Any:
+        """Return the next item of a queue that is not empty, and let the longest waiting sender in."""
+        item = self.queue.popleft()
+        if self.waiting:
+            # None is there if it was cancelled, or let in, and has not run yet.
+            with suppress(trio.WouldBlock):
+                self.queue.append(self._receive.receive_nowait())
+        return item
+
+    async def park(self) -> Any:
+        """Wait for an item while the queue is empty; ``EMPTY`` when woken without one."""
+        self._is_parked, self.room = True, 0
         try:
-            return self._receive.receive_nowait()
-        except trio.WouldBlock:
-            return EMPTY
+            return await self._receive.receive()
+        finally:
+            self._unpark()
 
-    async def get(self) -> Any:
-        """Wait for the next item."""
-        return await self._receive.receive()
+    def wake(self) -> None:
+        """End the wait of ``park``, if there is one."""
+        if self._is_parked:
+            self._hand_over(EMPTY)
+
+    def _hand_over(self, item: Any) -> None:
+        self._unpark()
+        try:
+            self._send.send_nowait(item)
+        except trio.WouldBlock:
+            # The wait has ended already, by a cancellation that the cell has yet to see.
+            if item is not EMPTY:
+                self.queue.append(item)
+
+    def _unpark(self) -> None:
+        if self._is_parked:
+            self._is_parked, self.room = False, self.capacity
 
     def lose(self, item: Any, reason: str) -> None:
         """Make a dead letter of an item that was taken out."""
@@ -107,22 +186,26 @@ class Mailbox:
 
     def close(self) -> None:
         """Make dead letters of what is queued and of everything that comes later."""
-        # Closing the last receiver clears the buffer without notice, so drain first.
-        while (item := self.get_nowait()) is not EMPTY:
-            self.lose(item, "the actor is stopped")
+        self._is_closed, self.room = True, 0
+        while self.queue:
+            self.lose(self.take(), "the actor is stopped")
         self._receive.close()
 
-    def _reject(self, item: Any) -> None:
+    def _overflows(self, item: Any) -> None:
         full = MailboxFull(self.path, self.capacity)
+        self.peak = self.capacity
         if self._overflow is OverflowStrategy.FAIL:
             raise full
-        self._lose(item, "the mailbox is full", full)
+        # The room that a dropped head makes belongs to those who wait for room already.
+        if self._overflow is OverflowStrategy.DROP_HEAD and not self.waiting:
+            self._lose(self.queue.popleft(), "newer mail took its place", full)
+            self.queue.append(item)
+        else:
+            self._lose(item, "the mailbox is full", full)
 
     def _lose(self, item: Any, reason: str, error: Exception) -> None:
-        if isinstance(item, Ask):
-            item.slot.fail(error)
-            item = item.message
-        elif isinstance(item, AskStream):
-            item.sink.close(error)
+        self.dropped += 1
+        if isinstance(item, Envelope):
+            item.refuse(error)
             item = item.message
         self._dead_letters.record(DeadLetter(self.path, item, reason))

@@ -85,7 +85,7 @@ class Pool(Actor[M | Resize], Generic[M]):
         try:
             routee: ActorRef[M] = self._router.pick(message)
             path = routee.path
-            cell_of(routee).deliver(Ask(message, slot))
+            cell_of(routee).mailbox.put(Ask(message, slot))
         except (MailboxFull, NoRoutees) as error:
             slot.fail(error)
             ctx.system.dead_letters.record(DeadLetter(path, message, str(error)))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
-from ._errors import AskTimeout
+from ._cycle import asking_cell, refuse_cycle
+from ._metadata import METADATA, NOTHING, Envelope
 from ._reply import Ask, ReplySlot, Request
 from ._stream import AskStream, StreamRequest, StreamSink
 
@@ -22,10 +23,11 @@ __all__ = ["ActorRef", "cell_of"]
 class ActorRef(Generic[M_contra]):
     """Sends messages to one actor, through all its incarnations."""
 
-    __slots__ = ("_cell",)
+    __slots__ = ("_cell", "_mailbox")
 
     def __init__(self, cell: "Cell[Any]") -> None:
         self._cell = cell
+        self._mailbox = cell.mailbox
 
     @property
     def path(self) -> str:
@@ -48,11 +50,17 @@ class ActorRef(Generic[M_contra]):
         Raises:
             MailboxFull: the mailbox is full and its policy is ``fail``.
         """
-        self._cell.deliver(message)
+        item = message if METADATA.get() is NOTHING else Envelope(message)
+        # The hot path, inlined from `Mailbox.put`.
+        mailbox = self._mailbox
+        if len(mailbox.queue) < mailbox.room:
+            mailbox.queue.append(item)
+        else:
+            mailbox.put_slowly(item)
 
     async def send(self, message: M_contra) -> None:
         """Put a message into the mailbox, waiting for room."""
-        await self._cell.deliver_when_room(message)
+        await self._mailbox.put_when_room(message if METADATA.get() is NOTHING else Envelope(message))
 
     async def ask(self, message: Request[R], *, timeout: float) -> R:
         """Send a message and wait for its answer.
@@ -65,17 +73,22 @@ class ActorRef(Generic[M_contra]):
             AskTimeout: no answer in time.
             ActorStopped: the actor is stopped, or stopped before it answered.
             ActorFailed: the handler raised; the exception is the cause.
+            AskCycle: the actor waits for an answer of this one, so it could not get to the question.
             MailboxFull: there is no room for the question.
             Exception: whatever the callee passed to ``ctx.fail``.
         """
-        slot = ReplySlot[R](trio.current_time() + timeout)
-        self._cell.deliver(Ask(message, slot))
+        asker = asking_cell()
+        if asker is not None:
+            refuse_cycle(asker, self._cell)
+        slot: ReplySlot[R] = ReplySlot(trio.current_time() + timeout, asker)
+        self._mailbox.put(Ask(message, slot))
+        deadlines = self._cell.system.deadlines
+        due = deadlines.add(slot, self._cell.path, timeout)
         try:
-            with trio.CancelScope(deadline=slot.deadline):
-                return await slot.wait()
-            raise AskTimeout(self.path, timeout)
+            return await slot.wait()
         finally:
             slot.abandon()
+            deadlines.settle(due)
 
     @asynccontextmanager
     async def ask_stream(self, message: StreamRequest[R], *, capacity: int = 64) -> AsyncGenerator[AsyncIterator[R]]:
@@ -90,8 +103,8 @@ class ActorRef(Generic[M_contra]):
             ActorFailed: the handler or its producer raised; the exception is the cause.
             MailboxFull: there is no room for the question.
         """
-        sink = StreamSink[R](self.path, capacity)
-        self._cell.deliver(AskStream(message, sink))
+        sink: StreamSink[R] = StreamSink(self.path, capacity)
+        self._mailbox.put(AskStream(message, sink))
         async with sink.reading() as items:
             yield items
 

@@ -166,7 +166,7 @@ class _Gathering(Generic[R]):
 
 def _deliver(routee: ActorRef[Any], ask: Ask) -> None:
     try:
-        cell_of(routee).deliver(ask)
+        cell_of(routee).mailbox.put(ask)
     except MailboxFull as full:
         ask.slot.fail(full)
 

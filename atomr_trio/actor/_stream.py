@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from ._errors import ActorFailed, ActorStopped
+from ._metadata import Envelope
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -98,11 +99,15 @@ class _Items(Generic[R]):
         return await self._sink.next()
 
 
-class AskStream:
+class AskStream(Envelope):
     """An envelope in a mailbox: a message whose sender reads a stream of answers."""
 
-    __slots__ = ("message", "sink")
+    __slots__ = ("sink",)
 
     def __init__(self, message: Any, sink: StreamSink[Any]) -> None:
-        self.message = message
+        super().__init__(message)
         self.sink = sink
+
+    def refuse(self, error: Exception) -> None:
+        """End the stream with the error."""
+        self.sink.close(error)

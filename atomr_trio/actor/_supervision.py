@@ -23,6 +23,7 @@ __all__ = [
     "Scope",
     "SupervisorStrategy",
     "by_type",
+    "dynamic_pool",
     "escalating",
     "one_for_all",
     "one_for_one",
@@ -120,6 +121,7 @@ class SupervisorStrategy:
         within: length of the window in seconds.
         backoff: how long a restart waits; ``None``: not at all.
         auto_shutdown: whether the supervisor stops with its significant children.
+        stop_together: all children are stopped at once instead of one by one, the youngest first.
     """
 
     scope: Scope = Scope.ONE_FOR_ONE
@@ -128,6 +130,7 @@ class SupervisorStrategy:
     within: float = field(default=60.0, validator=validators.gt(0))
     backoff: Backoff | None = None
     auto_shutdown: AutoShutdown = AutoShutdown.NEVER
+    stop_together: bool = False
 
     def affected(self, children: Sequence[T], failed: T) -> list[T]:
         """Return the children, in start order, that a failure of ``failed`` (one of them) concerns."""
@@ -156,6 +159,7 @@ class Options(TypedDict, total=False):
     within: float
     backoff: Backoff | None
     auto_shutdown: AutoShutdown
+    stop_together: bool
 
 
 Directives = Mapping[type[Exception], Directive]
@@ -182,6 +186,16 @@ def rest_for_one(
     """Return a strategy by exception class in which a failure concerns those started after the child as well."""
     decider = by_type(directives or {}, otherwise=otherwise)
     return SupervisorStrategy(scope=Scope.REST_FOR_ONE, decider=decider, **options)
+
+
+def dynamic_pool(
+    directives: Directives | None = None, *, otherwise: Directive = Directive.RESTART, **options: Unpack[Options]
+) -> SupervisorStrategy:
+    """Return the strategy for many like children that come and go (OTP's ``simple_one_for_one``).
+
+    Each is on its own, and they are stopped together: a thousand of them take no longer than the slowest one.
+    """
+    return one_for_one(directives, otherwise=otherwise, **{"stop_together": True, **options})
 
 
 def stopping() -> SupervisorStrategy:

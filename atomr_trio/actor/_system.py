@@ -4,23 +4,28 @@ import math
 import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from signal import Signals
 from typing import Any, TypeVar
 
 import trio
-from attrs import frozen
 
 from ._actor import Actor, ChildSpec, Props
 from ._cell import Cell
+from ._deadlines import Deadlines
+from ._errors import ActorStopped
 from ._events import EventStream
+from ._faults import Faults
 from ._mailbox import DeadLetters
 from ._ref import ActorRef
 from ._registry import Registry
 from ._shutdown import DEFAULT_PHASES, CoordinatedShutdown, Phase
+from ._steps import watching_steps
 from ._supervision import SupervisorStrategy, escalating
+from ._tree import ActorNode, dumping, snapshot
 
 M = TypeVar("M")
 
-__all__ = ["ActorNode", "ActorSystem"]
+__all__ = ["ActorSystem"]
 
 
 class _Guardian(Actor[Any]):
@@ -28,18 +33,6 @@ class _Guardian(Actor[Any]):
 
     def __init__(self, strategy: SupervisorStrategy) -> None:
         self.supervisor_strategy = strategy
-
-
-@frozen(kw_only=True)
-class ActorNode:
-    """One actor in a snapshot of the tree."""
-
-    path: str
-    state: str
-    queued: int
-    restarts: int
-    last_failure: str | None
-    children: "tuple[ActorNode, ...]"
 
 
 class ActorSystem:
@@ -55,9 +48,13 @@ class ActorSystem:
         strategy: SupervisorStrategy,
         seed: int | None = None,
         shutdown_phases: tuple[Phase, ...] = DEFAULT_PHASES,
+        faults: Faults | None = None,
     ) -> None:
         self.name = name
+        self.clock = trio.lowlevel.current_clock().current_time
+        self.faults = faults or Faults()
         self.dead_letters = DeadLetters()
+        self.deadlines = Deadlines()
         self.events = EventStream(self.dead_letters)
         self.dead_letters.observe = self.events.publish
         self.registry = Registry(self.dead_letters)
@@ -67,7 +64,7 @@ class ActorSystem:
         self._failure: Exception | None = None
         self.random = random.Random(seed)
         guardian = Props[Any](factory=lambda: _Guardian(strategy))
-        self._root: Cell[Any] = Cell(self, "/", ChildSpec(id="root", props=guardian), None)
+        self._root: Cell[Any] = Cell(self, "/", ChildSpec(id="root", props=guardian), None, None)
 
     @classmethod
     @asynccontextmanager
@@ -78,6 +75,9 @@ class ActorSystem:
         supervisor_strategy: SupervisorStrategy | None = None,
         seed: int | None = None,
         shutdown_phases: tuple[Phase, ...] = DEFAULT_PHASES,
+        dump_signal: Signals | None = None,
+        slow_step: float | None = None,
+        faults: Faults | None = None,
     ) -> "AsyncGenerator[ActorSystem]":
         """Open a system; leaving the block runs its ``shutdown``, which stops every actor, the youngest first.
 
@@ -87,19 +87,24 @@ class ActorSystem:
                 ends the block.
             seed: of the jitter of restarts.
             shutdown_phases: the phases of ``shutdown``; the actors are stopped in the one named ``stop_actors``.
+            dump_signal: writes the tree to the log whenever this signal arrives, for instance ``signal.SIGUSR1``.
+            slow_step: log a warning when an actor holds the loop, without a checkpoint, for more seconds than this.
+                It costs about a microsecond a step.
+            faults: what happens at the fault points; for tests.
 
         Raises:
             ValueError: two phases have one name, or none is named ``stop_actors``.
             ChildEscalated: a top-level actor's failure was escalated; the failure is the cause.
             SupervisorGaveUp: a top-level actor failed too often.
         """
-        system = cls(name, supervisor_strategy or escalating(), seed, shutdown_phases)
+        system = cls(name, supervisor_strategy or escalating(), seed, shutdown_phases, faults)
         body_failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery, system._observed(nursery, slow_step, dump_signal):
             nursery.start_soon(system._run, nursery.cancel_scope, name=name)
+            nursery.start_soon(system.deadlines.run, name=f"{name} deadlines")
             nursery.start_soon(system.shutdown.drive, name=f"{name} shutdown")
             try:
-                await system._root.settled.wait()
+                await system._root.started()
                 yield system
             except Exception as failure:
                 # Raised again below, outside of the nursery: callers get it naked, not in a group.
@@ -109,13 +114,25 @@ class ActorSystem:
                 with trio.CancelScope(shield=True):
                     await system.shutdown.run("the system's block was left")
                     await system._stop_actors()
+                system.dead_letters.summarize()
         if system._failure is not None:
             raise system._failure
         if body_failure is not None:
             raise body_failure
 
+    @asynccontextmanager
+    async def _observed(
+        self, nursery: trio.Nursery, slow_step: float | None, dump_signal: Signals | None
+    ) -> AsyncGenerator[None]:
+        with watching_steps(nursery, slow_step):
+            async with dumping(dump_signal, self.tree):
+                yield
+
     async def _run(self, scope: trio.CancelScope) -> None:
-        await self._root.run()
+        try:
+            await self._root.run()
+        finally:
+            self.deadlines.close()
         if self._failure is not None:
             scope.cancel(reason=f"actor system {self.name} failed")
 
@@ -124,9 +141,16 @@ class ActorSystem:
 
         Raises:
             ActorFailed: its first start failed.
+            ActorStopped: the system is stopping.
             NameTaken: there is one of this name.
         """
-        return await self._root.spawn(ChildSpec(id=name, props=props), self._root.incarnation)
+        return await self.start(ChildSpec(id=name, props=props))
+
+    async def start(self, spec: ChildSpec[M]) -> ActorRef[M]:
+        """Like ``actor_of``, for an actor with a restart type, a deadline or a significance of its own."""
+        if self._root.life is None:
+            raise ActorStopped(self._root.path)
+        return await self._root.life.adopt(spec).started()
 
     def terminate(self, reason: str = "the system terminates") -> None:
         """Begin to stop all actors. Leaving the system's block waits for it."""
@@ -150,16 +174,5 @@ class ActorSystem:
         self._failure = failure
 
     def tree(self) -> ActorNode:
-        """Return a snapshot of all actors."""
-        return _node(self._root)
-
-
-def _node(cell: Cell[Any]) -> ActorNode:
-    return ActorNode(
-        path=cell.path,
-        state=cell.state,
-        queued=len(cell.inbox),
-        restarts=max(0, cell.incarnation - 1),
-        last_failure=None if cell.last_failure is None else repr(cell.last_failure),
-        children=tuple(_node(child) for child in cell.children.values()),
-    )
+        """Return a snapshot of all actors; ``str()`` of it draws the tree."""
+        return snapshot(self._root)

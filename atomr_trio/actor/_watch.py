@@ -20,13 +20,14 @@ class Watches:
     def __init__(self, cell: "Cell[Any]") -> None:
         self._cell = cell
         self._watchers: dict[Cell[Any], None] = {}
-        self._watching: dict[Cell[Any], None] = {}
+        # With each the death pact: whether its end is a failure of this one.
+        self._watching: dict[Cell[Any], bool] = {}
         self._afterwards: dict[object, Callable[[], None]] = {}
 
-    def watch(self, ref: ActorRef[Any]) -> None:
+    def watch(self, ref: ActorRef[Any], *, death_pact: bool = False) -> None:
         """Get a ``Terminated`` once ``ref`` is gone."""
         target = cell_of(ref)
-        self._watching[target] = None
+        self._watching[target] = death_pact
         if target.terminated.is_set():
             self._cell.signal(Terminated(ref, target.end.reason, target.end.failure))
         else:
@@ -38,12 +39,9 @@ class Watches:
         self._watching.pop(target, None)
         target.watches._watchers.pop(self._cell, None)
 
-    def accept(self, notice: Terminated) -> bool:
-        """Take a ``Terminated`` off the queue; false if it is not wanted any more."""
-        target = cell_of(notice.ref)
-        wanted = target in self._watching
-        self._watching.pop(target, None)
-        return wanted
+    def accept(self, notice: Terminated) -> bool | None:
+        """Take a ``Terminated`` off the queue and return its death pact; ``None`` if it is not wanted any more."""
+        return self._watching.pop(cell_of(notice.ref), None)
 
     def call_afterwards(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback``, which must not raise, once the cell is gone; at once if it is. Returns how to undo it."""
@@ -70,3 +68,5 @@ class Watches:
             watcher.signal(notice)
         for target in self._watching:
             target.watches._watchers.pop(self._cell, None)
+        self._watchers.clear()
+        self._watching.clear()
