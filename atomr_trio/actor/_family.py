@@ -1,7 +1,6 @@
 """A supervisor's children: started in order, judged when they fail, shielded from above, stopped in reverse."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -40,7 +39,7 @@ class Family:
         self._tasks = tasks
         self.living: dict[str, Cell[Any]] = {}
         self._nursery: trio.Nursery | None = None
-        self._unstarted: list[Callable[[], Awaitable[None]]] = []
+        self._unstarted: list[Cell[Any]] = []
         self._release = trio.Event()
         self._closed = False
         self._window: RestartWindow | None = None
@@ -71,13 +70,14 @@ class Family:
             return
         if not self._unstarted:
             self._tasks.start_soon(self._hold, name=f"{self._parent.path} children")
-        self._unstarted.append(child.run)
+        self._unstarted.append(child)
 
     async def _hold(self) -> None:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as self._nursery:
-                for run in self._unstarted:
-                    self._nursery.start_soon(run)
+                for child in self._unstarted:
+                    self._nursery.start_soon(child.run, name=child.path)
+                self._unstarted.clear()
                 await self._release.wait()
 
     async def stop_all(self, reason: str) -> None:
