@@ -19,6 +19,9 @@ from ._exits import exits
 from ._launch import Loading, prepare
 from ._model import ModelOptions, model_options
 
+SLOW_STEP = 0.25
+"""Seconds that an actor may hold the loop before a warning names it: tokens of all streams wait meanwhile."""
+
 __all__ = ["serve"]
 
 
@@ -51,7 +54,7 @@ async def _serve(config: GatewayConfig, deployment: Deployment, registry: Runner
     loading = Loading(registry)
     with trio.CancelScope() as everything:
         async with (
-            Cluster.open(create_runner=loading.create) as cluster,
+            Cluster.open(create_runner=loading.create, dump_signal=signal.SIGUSR1, slow_step=SLOW_STEP) as cluster,
             trio.open_nursery() as nursery,
         ):
             gateway = ApiGatewayActor(config, cluster.directory)

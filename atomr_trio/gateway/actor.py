@@ -8,7 +8,7 @@ from typing import Any
 import trio
 from attrs import evolve, field, frozen
 
-from atomr_trio.actor import Actor, Context, stopping
+from atomr_trio.actor import Actor, Context, Directive, SupervisorStrategy, dynamic_pool
 from atomr_trio.core import DeploymentState, ExecuteBatch
 from atomr_trio.runtime import DeploymentRecord, Directory
 
@@ -56,7 +56,7 @@ class ApiGatewayActor(Actor[Stop]):
         log: access lines and trouble; standard error unless given.
     """
 
-    supervisor_strategy = stopping()
+    supervisor_strategy: SupervisorStrategy = dynamic_pool(otherwise=Directive.STOP)
 
     def __init__(self, config: GatewayConfig, directory: Directory, *, log: Log | None = None) -> None:
         self._config = config

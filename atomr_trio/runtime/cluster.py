@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from signal import Signals
 from typing import Any
 
 import trio
 from attrs import define
 
-from atomr_trio.actor import Actor, ActorRef, ActorSystem, Context, Props, stopping
+from atomr_trio.actor import Actor, ActorRef, ActorSystem, Context, Directive, Props, dynamic_pool
 from atomr_trio.core import (
     Deployment,
     DeploymentState,
@@ -45,7 +46,7 @@ LAUNCH_TIMEOUT = 3600.0
 class _Clients(Actor[None]):
     """Parent of the requests that the program itself makes."""
 
-    supervisor_strategy = stopping()
+    supervisor_strategy = dynamic_pool(otherwise=Directive.STOP)
 
     def __init__(self) -> None:
         self.ctx: Context[Any] | None = None
@@ -70,6 +71,8 @@ class Cluster:
         *,
         create_runner: RunnerFactory | None = None,
         name: str = "atomr",
+        dump_signal: Signals | None = None,
+        slow_step: float | None = None,
     ) -> "AsyncGenerator[Cluster]":
         """Start the runtime; leaving the block stops everything in it, the youngest first.
 
@@ -77,10 +80,12 @@ class Cluster:
             registry: finds runners by runtime name; the default knows the installed ones.
             create_runner: builds the runners instead of the registry.
             name: the actor system's.
+            dump_signal: writes the tree of actors to the log when it arrives.
+            slow_step: seconds that an actor may hold the loop before a warning names it.
         """
         create = create_runner or _in_thread(registry or RunnerRegistry())
         clients = _Clients()
-        async with ActorSystem.create(name) as system:
+        async with ActorSystem.create(name, dump_signal=dump_signal, slow_step=slow_step) as system:
             metrics: ActorRef[MetricsMsg] = await system.actor_of(Props(factory=MetricsActor), "metrics")
             coordinator: ActorRef[CoordinatorMsg] = await system.actor_of(
                 Props(factory=DpCoordinatorActor, capacity=16_384), "coordinator"

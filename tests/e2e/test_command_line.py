@@ -1,6 +1,7 @@
 """What the command says when it cannot do what it is told: one line and an exit status, no traceback."""
 
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from .kit import served
+from .kit import served, wait_for
 
 
 def run(*arguments, **kwargs):
@@ -75,6 +76,9 @@ def test_a_custom_runner_in_ten_lines(tmp_path):
         reply = server.http.post("/v1/chat/completions", json=body).json()
         assert reply["choices"][0]["message"]["content"] == "HELLO THERE "
         assert reply["choices"][0]["finish_reason"] == "stop"
+        server.process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: any("the tree of actors" in line for line in server.stderr))
+        wait_for(lambda: any(line.startswith("  gateway  running") for line in server.stderr))
 
 
 def test_pull_prints_the_path(smollm2_path):
