@@ -116,6 +116,10 @@ class Cell(Generic[M]):
             self.regrouped = verdict
             self._interrupt("a sibling failed")
             self.signal(Regroup(verdict))
+        elif self._waiting is not None:
+            # Still down from a regrouping before: from now on it waits for its turn in this one.
+            self.end = verdict
+            self._waiting.cancel(reason="another sibling failed")
 
     def _interrupt(self, reason: str) -> None:
         if self._waiting is not None:
@@ -204,19 +208,22 @@ class Cell(Generic[M]):
             # Even so a restart takes a turn of the scheduler, or an actor that never starts would hold the loop.
             await trio.lowlevel.checkpoint()
         else:
-            await self._wait_for_turn(self.end.delay, self.end.gate)
+            while not await self._wait_for_turn(self.end):
+                pass
         if self.stopping is not None:
             self.end = Verdict(Directive.STOP, self.stopping.reason, self.end.failure)
         return self.stopping is None
 
-    async def _wait_for_turn(self, delay: float, gate: trio.Event | None) -> None:
+    async def _wait_for_turn(self, verdict: Verdict) -> bool:
+        """Wait as the verdict says; returns false when another one has taken its place meanwhile."""
         with trio.CancelScope() as self._waiting:
             # Checked here and not before: a stop that comes between the two would be lost.
             if self.stopping is None:
-                await trio.sleep(delay)
-                if gate is not None:
-                    await gate.wait()
+                await trio.sleep(verdict.delay)
+                if verdict.gate is not None:
+                    await verdict.gate.wait()
         self._waiting = None
+        return self.end is verdict or self.stopping is not None
 
     def _terminate(self) -> None:
         self.state = "stopped"

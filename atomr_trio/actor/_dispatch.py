@@ -13,7 +13,7 @@ MARK = "__handles_messages__"
 def on(*types: type) -> Callable[[F], F]:
     """Mark an actor's method ``(self, message, ctx)`` as the handler of these classes of messages.
 
-    The nearest class of a message counts. A subclass may override the method without marking it again::
+    The nearest class of a message counts. A subclass may override the method without marking it again.
 
         class Counter(Actor[Add | Reset]):
             @on(Add)

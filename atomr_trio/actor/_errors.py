@@ -110,7 +110,7 @@ class ChildEscalated(ActorError):
 class DeathPact(ActorError):
     """The actor at ``path`` was bound by a death pact to the one at ``partner``, which is gone.
 
-    The partner's failure, if it had one, is the ``__cause__``.
+    ``reason`` says why it is; its failure, if it had one, is the ``__cause__``.
     """
 
     partner: str
@@ -122,7 +122,13 @@ class DeathPact(ActorError):
 
 @frozen
 class RestartRecord:
-    """One restart that a supervisor has granted: when, on Trio's clock in seconds, to whom, and after what."""
+    """One restart that a supervisor has granted.
+
+    Args:
+        at: when, on Trio's clock in seconds.
+        child: the path of the child that is restarted.
+        failure: the ``repr`` of what it failed with.
+    """
 
     at: float
     child: str

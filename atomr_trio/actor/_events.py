@@ -34,35 +34,35 @@ NESTED_EVENTS = 1000
 
 @frozen
 class ActorEvent:
-    """Base of the events in an actor's life; subscribe to it to get them all."""
+    """Base of the events in an actor's life; subscribe to it to get them all. ``path`` is the actor's."""
 
     path: str
 
 
 @frozen
 class ActorStarted(ActorEvent):
-    """The actor's ``pre_start`` is through; incarnation 1 is the first life."""
+    """The actor's ``pre_start`` is through; ``incarnation`` 1 is the first life."""
 
     incarnation: int
 
 
 @frozen
 class ActorRestarted(ActorEvent):
-    """The actor failed and begins a new incarnation."""
+    """The actor has ended with ``failure``, or a sibling has, and it begins a new incarnation."""
 
     failure: Exception
 
 
 @frozen
 class ActorEscalated(ActorEvent):
-    """The failure of the actor at ``path`` was handed to its supervisor's supervisor."""
+    """The actor is gone, and its supervisor fails with ``failure``: ``ChildEscalated`` or ``SupervisorGaveUp``."""
 
     failure: Exception
 
 
 @frozen
 class ActorTerminated(ActorEvent):
-    """The actor is gone for good. ``failure`` is set when it did not stop on request."""
+    """The actor is gone for good, for ``reason``. ``failure`` is set when it did not stop on request."""
 
     reason: str
     failure: Exception | None = None

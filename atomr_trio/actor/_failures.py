@@ -35,7 +35,12 @@ def purified(group: "BaseExceptionGroup[BaseException]") -> BaseException:
 
 
 def leaves(failure: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions in a group, at any depth; a lone exception is its own leaf."""
+    """Yield the exceptions in a group, at any depth; a lone exception is its own leaf.
+
+    Examples:
+        >>> list(leaves(ExceptionGroup("both", [ValueError(1), ExceptionGroup("one", [KeyError(2)])])))
+        [ValueError(1), KeyError(2)]
+    """
     if isinstance(failure, BaseExceptionGroup):
         for nested in failure.exceptions:  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
             yield from leaves(nested)  # pyright: ignore[reportUnknownArgumentType]

@@ -63,10 +63,14 @@ class Hand:
             metadata = item.metadata
             if isinstance(item, Ask):
                 if item.slot.abandoned or trio.current_time() >= item.slot.deadline:
-                    self._mailbox.lose(item, "nobody waits for the answer")
+                    # Its own deadline ends it: an error of ours would not say that it came too late.
+                    self._mailbox.forget(item.message, "nobody waits for the answer")
                     return EMPTY
                 self.asking = item.slot
             elif isinstance(item, AskStream):
+                if item.sink.is_dropped:
+                    self._mailbox.forget(item.message, "nobody reads the answers")
+                    return EMPTY
                 self.sink = item.sink
             item = item.message
         if self.is_marked or metadata is not NOTHING:

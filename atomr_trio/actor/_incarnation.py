@@ -14,6 +14,7 @@ import trio
 
 from . import _log
 from ._actor import Actor, ChildSpec
+from ._closing import call_hooks, closing_hooks
 from ._context import Behaviour, Context
 from ._errors import ActorStopped, DeathPact
 from ._events import ActorStarted
@@ -184,11 +185,9 @@ class Incarnation(Generic[M]):
                     self._tasks.cancel_scope.cancel(reason=reason)
         finally:
             self._abandon()
-            if self._actor is not None:
-                with trio.move_on_after(self.cell.shutdown, shield=True) as deadline:
-                    await self._close(self._actor)
-                if deadline.cancelled_caught:
-                    _log.hook_overran(self.cell.path, self.cell.shutdown)
+            if self._actor is not None and (hooks := closing_hooks(self._actor, self._ctx, self._end)):
+                with trio.CancelScope(shield=True):
+                    await call_hooks(hooks, self.cell.path, self.cell.shutdown)
             # A reference may be kept for long; what it leads to must not hold a dead actor's state.
             self._actor = self._family = None
             self._handle = _nobody
@@ -345,18 +344,3 @@ class Incarnation(Generic[M]):
         cell.hand.close(cell.path, keep_stash=restarting and cell.props.keep_stash)
         cell.inbox.drop_signals(lambda signal: not isinstance(signal, Stop | Terminated))
         cell.regrouped = None
-
-    async def _close(self, actor: Actor[M]) -> None:
-        failure = self._end.failure
-        if failure is not None:
-            await self._hook(actor.on_failure, failure)
-        if failure is not None and self._end.directive is Directive.RESTART:
-            await self._hook(actor.pre_restart, failure)
-        else:
-            await self._hook(actor.post_stop)
-
-    async def _hook(self, hook: Callable[..., Awaitable[None]], *args: Exception) -> None:
-        try:
-            await attempt(hook, *args, self._ctx)
-        except Exception as failure:
-            _log.hook_failed(self.cell.path, failure)

@@ -28,7 +28,7 @@ EMPTY = _Empty()
 
 @frozen
 class DeadLetter:
-    """A message that no handler saw, for whom it was, and why."""
+    """A ``message`` that no handler saw, the ``path`` of the actor that it was for, and the ``reason``."""
 
     path: str
     message: Any
@@ -184,6 +184,11 @@ class Mailbox:
         """Make a dead letter of an item that was taken out."""
         self._lose(item, reason, ActorStopped(self.path))
 
+    def forget(self, message: Any, reason: str) -> None:
+        """Make a dead letter of a message whose sender knows already."""
+        self.dropped += 1
+        self._dead_letters.record(DeadLetter(self.path, message, reason))
+
     def close(self) -> None:
         """Make dead letters of what is queued and of everything that comes later."""
         self._is_closed, self.room = True, 0
@@ -204,8 +209,7 @@ class Mailbox:
             self._lose(item, "the mailbox is full", full)
 
     def _lose(self, item: Any, reason: str, error: Exception) -> None:
-        self.dropped += 1
         if isinstance(item, Envelope):
             item.refuse(error)
             item = item.message
-        self._dead_letters.record(DeadLetter(self.path, item, reason))
+        self.forget(item, reason)

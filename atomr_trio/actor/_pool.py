@@ -22,7 +22,7 @@ __all__ = ["Pool", "Resize"]
 
 @frozen
 class Resize(Request[int]):
-    """Make a pool larger or smaller; answered with the new number of routees.
+    """Give a pool the ``size``, at least 0, that it should have; answered with the new number of routees.
 
     New routees get messages at once, which wait for them to start. Of the old ones the youngest are stopped first: they
     finish the message in hand, and what is queued for them is lost.

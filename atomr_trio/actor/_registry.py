@@ -18,7 +18,7 @@ __all__ = ["Listing", "Registry", "ServiceKey"]
 class ServiceKey(Generic[M]):
     """The name of a service, with the type of the messages that those who offer it take.
 
-    Keys with one ``id`` are the same key; declare each once, as a constant.
+    Keys with one ``id`` are the same key; declare each once, as a constant. The idea is that of Akka's receptionist.
     """
 
     id: str
@@ -26,7 +26,7 @@ class ServiceKey(Generic[M]):
 
 @frozen
 class Listing(Generic[M]):
-    """Who offers a service, in the order of their registration."""
+    """Who offers the service of ``key``: ``refs``, in the order of their registration."""
 
     key: ServiceKey[M]
     refs: tuple[ActorRef[M], ...]

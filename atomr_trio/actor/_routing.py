@@ -57,6 +57,11 @@ class HashRing:
     Args:
         nodes: their names; the order does not matter.
         virtual_nodes: points of each node on the ring. More spread the keys more evenly, and cost memory.
+
+    Examples:
+        >>> ring, larger = HashRing(["a", "b"]), HashRing(["a", "b", "c"])
+        >>> {larger.owner(key) for key in range(1000) if larger.owner(key) != ring.owner(key)}
+        {'c'}
     """
 
     __slots__ = ("_owners", "_points")

@@ -33,7 +33,14 @@ DEFAULT_PHASES = (Phase("unbind"), Phase("drain"), Phase("stop_actors"), Phase("
 
 @frozen(eq=False)
 class ShutdownTask:
-    """What is to be done in a phase."""
+    """What is to be done in a phase.
+
+    Args:
+        phase: the phase's name.
+        name: its own, for logs and faults.
+        run: an async function without arguments.
+        timeout: seconds after which it is cancelled.
+    """
 
     phase: str
     name: str
@@ -43,7 +50,10 @@ class ShutdownTask:
 
 @frozen
 class ShutdownFault:
-    """A task that did not do its work: it raised ``failure``, or ``failure`` is None and it overran its deadline."""
+    """A ``task`` of a ``phase`` that did not do its work.
+
+    It raised ``failure``; or ``failure`` is None, and it was cancelled at its deadline.
+    """
 
     phase: str
     task: str
@@ -57,7 +67,14 @@ def _named_apart(_plan: object, _attribute: object, phases: tuple[Phase, ...]) -
 
 @define
 class ShutdownPlan:
-    """Which tasks come when. Pure: whoever performs them calls ``advance`` until it returns None."""
+    """Which tasks come when. Pure: whoever performs them calls ``advance`` until it returns None.
+
+    Args:
+        phases: in their order.
+
+    Raises:
+        ValueError: two ``phases`` have one name.
+    """
 
     phases: tuple[Phase, ...] = field(validator=_named_apart)
     _tasks: dict[ShutdownTask, None] = field(factory=dict[ShutdownTask, None], init=False)
@@ -104,8 +121,9 @@ class ShutdownPlan:
 class CoordinatedShutdown:
     """Performs the phases once, in order; what fails or overruns is logged and does not hold up the rest.
 
-    A system has one as ``system.shutdown``; leaving the system's block runs it. It ends within the sum over the phases
-    of the longest timeout among their tasks, provided that no task shields itself from cancellation.
+    A system has one as ``system.shutdown``; leaving the system's block runs it. The idea is Akka's. It ends within the
+    sum over the phases of the longest timeout among their tasks, provided that no task shields itself from
+    cancellation.
     """
 
     def __init__(self, name: str, phases: tuple[Phase, ...] = DEFAULT_PHASES) -> None:

@@ -49,7 +49,10 @@ class Escalated:
 
 @frozen
 class Terminated:
-    """The watched actor ``ref`` is gone and its name is free. ``failure`` is set when it did not stop on request."""
+    """The watched actor ``ref`` is gone, for ``reason``, and its name is free: OTP's ``DOWN``, Akka's ``Terminated``.
+
+    ``failure`` is set when it did not stop on request.
+    """
 
     ref: "ActorRef[Any]"
     reason: str

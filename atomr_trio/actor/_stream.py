@@ -29,6 +29,7 @@ class StreamSink(Generic[R]):
         self._send, self._receive = trio.open_memory_channel[R](capacity)
         self._error: Exception | None = None
         self._closed = False
+        self.is_dropped = False
         self._on_drop: Callable[[], None] | None = None
 
     async def send(self, item: R) -> None:
@@ -42,8 +43,10 @@ class StreamSink(Generic[R]):
             self._send.close()
 
     def call_on_drop(self, callback: Callable[[], None]) -> None:
-        """Call back when the reader leaves before the end."""
+        """Call back when the reader leaves before the end; at once if it has left."""
         self._on_drop = callback
+        if self.is_dropped:
+            callback()
 
     async def produce(self, fn: Callable[..., Any], args: tuple[object, ...]) -> None:
         """Run a producer until it is through, or until the reader leaves."""
@@ -68,6 +71,7 @@ class StreamSink(Generic[R]):
             yield _Items(self)
         finally:
             self._receive.close()
+            self.is_dropped = True
             if not self._closed and self._on_drop is not None:
                 self._on_drop()
 

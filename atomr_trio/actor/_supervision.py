@@ -45,7 +45,13 @@ Decider = Callable[[Exception], Directive]
 
 
 def by_type(directives: Mapping[type[Exception], Directive], *, otherwise: Directive) -> Decider:
-    """Return a decider that looks the exception's classes up, nearest base first."""
+    """Return a decider that looks the exception's classes up, nearest base first.
+
+    Examples:
+        >>> decide = by_type({OSError: Directive.RESTART, TimeoutError: Directive.RESUME}, otherwise=Directive.STOP)
+        >>> decide(TimeoutError()), decide(ConnectionError()), decide(ValueError())
+        (<Directive.RESUME: 0>, <Directive.RESTART: 1>, <Directive.STOP: 2>)
+    """
     table = dict(directives)
 
     def decide(failure: Exception) -> Directive:
@@ -71,7 +77,7 @@ class Restart(enum.Enum):
 
 
 class AutoShutdown(enum.Enum):
-    """Whether a supervisor stops when its job is done: when children that are ``significant`` have stopped."""
+    """Whether a supervisor stops when its job is done: when children that are ``significant`` have stopped (OTP)."""
 
     NEVER = "never"
     ANY_SIGNIFICANT = "any_significant"
@@ -103,7 +109,15 @@ class Backoff:
     jitter: float = field(default=0.2, validator=[validators.ge(0), validators.le(1)])
 
     def delay(self, earlier: int, draw: float) -> float:
-        """Return the seconds to wait after ``earlier`` restarts; ``draw`` is a random number in [0, 1)."""
+        """Return the seconds to wait after ``earlier`` restarts; ``draw`` is a random number in [0, 1).
+
+        Examples:
+            >>> backoff = Backoff(initial=0.5, maximum=10, jitter=0.2)
+            >>> [backoff.delay(earlier, draw=0) for earlier in range(6)]
+            [0.5, 1.0, 2.0, 4.0, 8.0, 10.0]
+            >>> backoff.delay(0, draw=0.5)
+            0.45
+        """
         # A bound on the exponent keeps a long history from overflowing the power.
         grown = self.initial * self.factor ** min(earlier, 64)
         return min(grown, self.maximum) * (1 - self.jitter * draw)
@@ -133,7 +147,12 @@ class SupervisorStrategy:
     stop_together: bool = False
 
     def affected(self, children: Sequence[T], failed: T) -> list[T]:
-        """Return the children, in start order, that a failure of ``failed`` (one of them) concerns."""
+        """Return the children, in start order, that a failure of ``failed`` (one of them) concerns.
+
+        Examples:
+            >>> rest_for_one().affected(["a", "b", "c"], "b")
+            ['b', 'c']
+        """
         if self.scope is Scope.ONE_FOR_ALL:
             return list(children)
         if self.scope is Scope.REST_FOR_ONE:
@@ -210,7 +229,17 @@ def escalating() -> SupervisorStrategy:
 
 @define
 class RestartWindow:
-    """Counts restarts in a sliding window, as OTP does: a restart leaves the window ``within`` seconds after it."""
+    """Counts restarts in a sliding window, as OTP does: a restart leaves the window ``within`` seconds after it.
+
+    Args:
+        max_restarts: how many the window may hold.
+        within: its length in seconds.
+
+    Examples:
+        >>> window = RestartWindow(2, within=10)
+        >>> [window.admit(now) for now in (0, 9, 9.9, 10, 18)]
+        [True, True, False, True, False]
+    """
 
     max_restarts: int
     within: float
