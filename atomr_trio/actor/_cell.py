@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import trio
 
 from . import _log
-from ._actor import ChildSpec
+from ._actor import ChildSpec, Props
 from ._cycle import RUNNING
 from ._errors import ActorFailed, ActorStopped
 from ._events import ActorEscalated, ActorRestarted, ActorTerminated
@@ -46,6 +46,35 @@ class Cell(Generic[M]):
         supervisor: the family it is a child of, which decides about its failures; ``None`` at the root.
     """
 
+    __slots__ = (
+        "_down",
+        "_settled",
+        "_up",
+        "_waiting",
+        "end",
+        "hand",
+        "inbox",
+        "last_failure",
+        "life",
+        "mailbox",
+        "parent",
+        "path",
+        "props",
+        "ref",
+        "regrouped",
+        "shutdown",
+        "spawner_waits",
+        "spec",
+        "state",
+        "stopping",
+        "supervisor",
+        "system",
+        "task",
+        "terminated",
+        "was_started",
+        "watches",
+    )
+
     def __init__(
         self,
         system: "ActorSystem",
@@ -54,28 +83,29 @@ class Cell(Generic[M]):
         parent: "Cell[Any] | None",
         supervisor: "Family | None",
     ) -> None:
-        self.system = system
-        self.path = path
-        self.spec = spec
-        self.props = props = spec.props
-        self.shutdown = props.shutdown if spec.shutdown is None else spec.shutdown
-        self.parent = parent
-        self.supervisor = supervisor
-        self.mailbox = Mailbox(path, props.capacity, props.overflow, system.dead_letters)
+        props = spec.props
+        self.system: ActorSystem = system
+        self.path: str = path
+        self.spec: ChildSpec[M] = spec
+        self.props: Props[M] = props
+        self.shutdown: float = props.shutdown if spec.shutdown is None else spec.shutdown
+        self.parent: Cell[Any] | None = parent
+        self.supervisor: Family | None = supervisor
+        self.mailbox: Mailbox = Mailbox(path, props.capacity, props.overflow, system.dead_letters)
         self.ref: ActorRef[M] = ActorRef(self)
-        self.inbox = Inbox(self.mailbox)
-        self.hand = Hand(self.mailbox, props.stash_capacity)
-        self.watches = Watches(self)
-        self.state = "new"
+        self.inbox: Inbox = Inbox(self.mailbox)
+        self.hand: Hand = Hand(self.mailbox, props.stash_capacity)
+        self.watches: Watches = Watches(self)
+        self.state: str = "new"
         self.life: Incarnation[M] | None = None
         self.task: trio.lowlevel.Task | None = None
-        self.end = CANCELLED
+        self.end: Verdict = CANCELLED
         self.last_failure: Exception | None = None
-        self.was_started = False
-        self.spawner_waits = False
+        self.was_started: bool = False
+        self.spawner_waits: bool = False
         self.stopping: Stop | None = None
         self.regrouped: Verdict | None = None
-        self.terminated = trio.Event()
+        self.terminated: trio.Event = trio.Event()
         self._settled = trio.Event()
         self._up = trio.Event()
         self._down = trio.Event()

@@ -1,7 +1,6 @@
 """The message in hand, and everything that an incarnation still owes to those who asked."""
 
 import math
-from collections import deque
 from typing import Any
 
 import trio
@@ -43,13 +42,13 @@ class Hand:
         self._mailbox = mailbox
         self._capacity = stash_capacity
         self.item: Any = EMPTY
-        self.since = 0.0
+        self.since: float = 0.0
         self.asking: ReplySlot[Any] | None = None
         self.sink: StreamSink[Any] | None = None
-        self.is_marked = False
-        self._deferred: set[ReplySlot[Any]] = set()
+        self.is_marked: bool = False
+        self._deferred: list[ReplySlot[Any]] = []
         self._sweep_at = SWEEP_AT_LEAST
-        self._stash: deque[Any] = deque()
+        self._stash: list[Any] = []
 
     @property
     def message(self) -> Any:
@@ -107,9 +106,9 @@ class Hand:
         if self.asking is None:
             return ReplySlot(math.inf)
         slot, self.asking = self.asking, None
-        self._deferred.add(slot)
+        self._deferred.append(slot)
         if len(self._deferred) >= self._sweep_at:
-            self._deferred = {kept for kept in self._deferred if kept.is_open}
+            self._deferred = [kept for kept in self._deferred if kept.is_open]
             self._sweep_at = max(SWEEP_AT_LEAST, 2 * len(self._deferred))
         return slot
 
@@ -129,10 +128,11 @@ class Hand:
         self._stash.append(self.item)
         self.asking = self.sink = None
 
-    def unstash(self, count: int | None) -> "deque[Any]":
+    def unstash(self, count: int | None) -> list[Any]:
         """Return what was put aside, the oldest first; at most ``count`` items."""
-        taken = len(self._stash) if count is None else min(count, len(self._stash))
-        return deque(self._stash.popleft() for _ in range(taken))
+        taken = self._stash[:count]
+        del self._stash[:count]
+        return taken
 
     def close(self, path: str, *, keep_stash: bool = False) -> None:
         """The incarnation ends: fail what is unanswered, and lose what was put aside unless it is to be kept."""
@@ -141,8 +141,8 @@ class Hand:
         for slot in self._deferred:
             slot.fail(stopped)
         self._deferred.clear()
-        while self._stash and not keep_stash:
-            self._mailbox.lose(self._stash.popleft(), "it was stashed when its incarnation ended")
+        for item in () if keep_stash else self.unstash(None):
+            self._mailbox.lose(item, "it was stashed when its incarnation ended")
 
     def _end(self, error: Exception) -> None:
         if self.asking is not None:

@@ -81,8 +81,8 @@ class Incarnation(Generic[M]):
     )
 
     def __init__(self, cell: "Cell[M]", number: int, after: Exception | None) -> None:
-        self.cell = cell
-        self.number = number
+        self.cell: Cell[M] = cell
+        self.number: int = number
         self._after = after
         self._ctx = Context(self)
         self._actor: Actor[M] | None = None
@@ -226,7 +226,7 @@ class Incarnation(Generic[M]):
         inbox, item = self.cell.inbox, EMPTY
         inbox.not_idle()
         while True:
-            said = await self._obey(inbox.signals.popleft()) if inbox.signals else await self._turn(item)
+            said = await self._obey(inbox.signals.pop(0)) if inbox.signals else await self._turn(item)
             self.cell.hand.item = item = EMPTY
             if isinstance(said, Verdict):
                 return said
@@ -250,9 +250,9 @@ class Incarnation(Generic[M]):
                 if signals:
                     return None
                 if front:
-                    item = front.popleft()
+                    item = front.pop()
                 elif queue:
-                    item = mailbox.take() if mailbox.waiting else queue.popleft()
+                    item = mailbox.take() if mailbox.senders else queue.popleft()
                 else:
                     return Rest.DRY
             is_letter = isinstance(item, Envelope)

@@ -39,8 +39,20 @@ def ended(path: str, reason: str) -> None:
 
 def restarting(path: str, incarnation: int) -> None:
     """The actor begins its life number ``incarnation``."""
-    if log.isEnabledFor(logging.INFO):
-        log.info("restarting %s", path, extra=_fields("restarting", path, incarnation=incarnation))
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("restarting %s", path, extra=_fields("restarting", path, incarnation=incarnation))
+
+
+class _Described:
+    """Describes a failure when a handler formats the record, and not before."""
+
+    __slots__ = ("_failure",)
+
+    def __init__(self, failure: Exception) -> None:
+        self._failure = failure
+
+    def __str__(self) -> str:
+        return describe(self._failure)
 
 
 def judged(path: str, directive: Directive, failure: Exception) -> None:
@@ -48,23 +60,24 @@ def judged(path: str, directive: Directive, failure: Exception) -> None:
     if log.isEnabledFor(logging.WARNING):
         mild = directive in (Directive.RESUME, Directive.RESTART)
         said = directive.name.lower()
-        extra = _fields("failed", path, directive=said, failure=repr(failure))
-        log.warning("%s failed, %s: %s", path, said, describe(failure), exc_info=None if mild else failure, extra=extra)
+        extra = _fields("failed", path, directive=said, failure=failure)
+        exc_info = None if mild else failure
+        log.warning("%s failed, %s: %s", path, said, _Described(failure), exc_info=exc_info, extra=extra)
 
 
 def escalated(path: str, failure: Exception) -> None:
     """The actor's failure becomes its supervisor's own."""
-    log.error("%s escalated: %r", path, failure, extra=_fields("escalated", path, failure=repr(failure)))
+    log.error("%s escalated: %r", path, failure, extra=_fields("escalated", path, failure=failure))
 
 
 def late_failure(path: str, failure: Exception) -> None:
     """A failure during a stop changes nothing but should be known."""
-    log.error("%s failed while stopping", path, exc_info=failure, extra=_fields("failed", path, failure=repr(failure)))
+    log.error("%s failed while stopping", path, exc_info=failure, extra=_fields("failed", path, failure=failure))
 
 
 def hook_failed(path: str, failure: Exception) -> None:
     """A closing hook raised."""
-    said = _fields("hook_failed", path, failure=repr(failure))
+    said = _fields("hook_failed", path, failure=failure)
     log.error("%s: the closing hook failed", path, exc_info=failure, extra=said)
 
 

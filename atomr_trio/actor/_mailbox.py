@@ -3,9 +3,9 @@
 import logging
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
+import outcome
 import trio
 from attrs import define, field, frozen
 
@@ -68,43 +68,43 @@ LOGGED_LETTERS = 10
 
 
 class Mailbox:
-    """A memory channel whose buffer is a plain deque, with a named policy for every way to lose a message.
+    """A bounded memory channel with one receiver, and with a named policy for every way to lose a message.
 
-    The channel itself has no buffer: it parks the cell, hands a parked cell its item, and holds the senders that wait
-    for room. What is told to a busy actor goes into the deque, at a third of what the channel's buffer costs.
+    As Trio's own, it is first in, first out, for those who wait for room too, and atomic under cancellation: an item is
+    either taken or still there. It is not Trio's own because a parked actor must be woken without an item as well, and
+    because what is told to a busy actor then costs one comparison and one append.
 
-    ``room`` is the capacity while the deque may be appended to, and 0 while the cell is parked or the mailbox is
-    closed: one comparison with the deque's length says whether an item may be appended without a further look.
+    ``room`` is the capacity while ``queue`` may be appended to, and 0 while the receiver is parked or the mailbox is
+    closed: comparing it with the queue's length tells whether an item may be appended without a further look.
     """
 
     __slots__ = (
         "_dead_letters",
         "_is_closed",
-        "_is_parked",
         "_overflow",
-        "_receive",
-        "_send",
+        "_parked",
         "capacity",
         "dropped",
         "path",
         "peak",
         "queue",
         "room",
-        "waiting",
+        "senders",
     )
 
     def __init__(self, path: str, capacity: int, overflow: OverflowStrategy, dead_letters: DeadLetters) -> None:
-        self.path = path
-        self.capacity = self.room = capacity
+        self.path: str = path
+        self.capacity: int = capacity
+        self.room: int = capacity
         self.queue: deque[Any] = deque()
-        self.peak = 0
-        self.dropped = 0
-        self.waiting = 0
+        # Who waits for room, with what, in their order. Not empty only while the queue is full.
+        self.senders: dict[trio.lowlevel.Task, Any] = {}
+        self.peak: int = 0
+        self.dropped: int = 0
         self._overflow = overflow
         self._dead_letters = dead_letters
-        self._is_parked = False
+        self._parked: trio.lowlevel.Task | None = None
         self._is_closed = False
-        self._send, self._receive = trio.open_memory_channel[Any](0)
 
     def __len__(self) -> int:
         return len(self.queue)
@@ -118,67 +118,63 @@ class Mailbox:
 
     def put_slowly(self, item: Any) -> None:
         """Do what ``put`` does when there is no ``room``."""
-        if self._is_closed:
+        if self._parked is not None:
+            self._hand_over(self._parked, item)
+        elif self._is_closed:
             self._lose(item, "the actor is stopped", ActorStopped(self.path))
-        elif self._is_parked:
-            self._hand_over(item)
         else:
             self._overflows(item)
 
     async def put_when_room(self, item: Any) -> None:
         """Enqueue, waiting for room; a stop of the actor ends the wait."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._is_closed or self._is_parked or len(self.queue) < self.room:
+        if self._is_closed or self._parked is not None or len(self.queue) < self.room:
             self.put(item)
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
-        self.waiting += 1
-        try:
-            await self._send.send(item)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._lose(item, "the actor is stopped", ActorStopped(self.path))
-        finally:
-            self.waiting -= 1
+        task = trio.lowlevel.current_task()
+        self.senders[task] = item
+
+        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
+            del self.senders[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+
+    def take(self) -> Any:
+        """Return the next item of a queue that is not empty, and let the first of the waiting senders in."""
+        item = self.queue.popleft()
+        if self.senders:
+            self.queue.append(self._let_in())
+        return item
+
+    def _let_in(self) -> Any:
+        task = next(iter(self.senders))
+        trio.lowlevel.reschedule(task)
+        return self.senders.pop(task)
 
     def note_peak(self) -> None:
         """Take note of how much is queued, at the beginning of a turn."""
         if len(self.queue) > self.peak:
             self.peak = len(self.queue)
 
-    def take(self) -> Any:
-        """Return the next item of a queue that is not empty, and let the longest waiting sender in."""
-        item = self.queue.popleft()
-        if self.waiting:
-            # None is there if it was cancelled, or let in, and has not run yet.
-            with suppress(trio.WouldBlock):
-                self.queue.append(self._receive.receive_nowait())
-        return item
-
     async def park(self) -> Any:
         """Wait for an item while the queue is empty; ``EMPTY`` when woken without one."""
-        self._is_parked, self.room = True, 0
-        try:
-            return await self._receive.receive()
-        finally:
-            self._unpark()
+        self._parked, self.room = trio.lowlevel.current_task(), 0
+        return await trio.lowlevel.wait_task_rescheduled(self._unpark)
 
     def wake(self) -> None:
         """End the wait of ``park``, if there is one."""
-        if self._is_parked:
-            self._hand_over(EMPTY)
+        if self._parked is not None:
+            self._hand_over(self._parked, EMPTY)
 
-    def _hand_over(self, item: Any) -> None:
+    def _hand_over(self, receiver: trio.lowlevel.Task, item: Any) -> None:
         self._unpark()
-        try:
-            self._send.send_nowait(item)
-        except trio.WouldBlock:
-            # The wait has ended already, by a cancellation that the cell has yet to see.
-            if item is not EMPTY:
-                self.queue.append(item)
+        trio.lowlevel.reschedule(receiver, outcome.Value(item))
 
-    def _unpark(self) -> None:
-        if self._is_parked:
-            self._is_parked, self.room = False, self.capacity
+    def _unpark(self, _raise_cancel: object = None) -> trio.lowlevel.Abort:
+        self._parked, self.room = None, self.capacity
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def lose(self, item: Any, reason: str) -> None:
         """Make a dead letter of an item that was taken out."""
@@ -194,7 +190,6 @@ class Mailbox:
         self._is_closed, self.room = True, 0
         while self.queue:
             self.lose(self.take(), "the actor is stopped")
-        self._receive.close()
 
     def _overflows(self, item: Any) -> None:
         full = MailboxFull(self.path, self.capacity)
@@ -202,7 +197,7 @@ class Mailbox:
         if self._overflow is OverflowStrategy.FAIL:
             raise full
         # The room that a dropped head makes belongs to those who wait for room already.
-        if self._overflow is OverflowStrategy.DROP_HEAD and not self.waiting:
+        if self._overflow is OverflowStrategy.DROP_HEAD and not self.senders:
             self._lose(self.queue.popleft(), "newer mail took its place", full)
             self.queue.append(item)
         else:

@@ -53,7 +53,7 @@ class Pool(Actor[M | Resize], Generic[M]):
         *,
         supervisor_strategy: SupervisorStrategy | None = None,
     ) -> None:
-        self.supervisor_strategy = supervisor_strategy or one_for_one()
+        self.supervisor_strategy: SupervisorStrategy = supervisor_strategy or one_for_one()
         self._props = props
         self._size = size
         self._started = 0

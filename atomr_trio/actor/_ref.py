@@ -4,8 +4,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import trio
-
 from ._cycle import asking_cell, refuse_cycle
 from ._metadata import METADATA, NOTHING, Envelope
 from ._reply import Ask, ReplySlot, Request
@@ -80,15 +78,15 @@ class ActorRef(Generic[M_contra]):
         asker = asking_cell()
         if asker is not None:
             refuse_cycle(asker, self._cell)
-        slot: ReplySlot[R] = ReplySlot(trio.current_time() + timeout, asker)
+        system = self._cell.system
+        slot: ReplySlot[R] = ReplySlot(system.clock() + timeout, asker)
         self._mailbox.put(Ask(message, slot))
-        deadlines = self._cell.system.deadlines
-        due = deadlines.add(slot, self._cell.path, timeout)
+        due = system.deadlines.add(slot, self._cell.path, timeout)
         try:
             return await slot.wait()
         finally:
             slot.abandon()
-            deadlines.settle(due)
+            system.deadlines.settle(due)
 
     @asynccontextmanager
     async def ask_stream(self, message: StreamRequest[R], *, capacity: int = 64) -> AsyncGenerator[AsyncIterator[R]]:

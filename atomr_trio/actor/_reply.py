@@ -33,8 +33,8 @@ class ReplySlot(Generic[R]):
     __slots__ = ("_abandoned", "_outcome", "_waiter", "asker", "deadline")
 
     def __init__(self, deadline: float, asker: "Cell[Any] | None" = None) -> None:
-        self.deadline = deadline
-        self.asker = asker
+        self.deadline: float = deadline
+        self.asker: Cell[Any] | None = asker
         self._waiter: trio.lowlevel.Task | None = None
         self._outcome: outcome.Value[R] | outcome.Error | None = None
         self._abandoned = False

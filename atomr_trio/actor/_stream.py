@@ -70,10 +70,11 @@ class StreamSink(Generic[R]):
         try:
             yield _Items(self)
         finally:
-            self._receive.close()
+            # The producer first: closing would wake one that waits for room with an error instead.
             self.is_dropped = True
             if not self._closed and self._on_drop is not None:
                 self._on_drop()
+            self._receive.close()
 
     async def next(self) -> R:
         """Return the next item.

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from signal import Signals
 from typing import Any, TypeVar
@@ -50,19 +50,19 @@ class ActorSystem:
         shutdown_phases: tuple[Phase, ...] = DEFAULT_PHASES,
         faults: Faults | None = None,
     ) -> None:
-        self.name = name
-        self.clock = trio.lowlevel.current_clock().current_time
-        self.faults = faults or Faults()
-        self.dead_letters = DeadLetters()
-        self.deadlines = Deadlines()
-        self.events = EventStream(self.dead_letters)
+        self.name: str = name
+        self.clock: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        self.faults: Faults = faults or Faults()
+        self.dead_letters: DeadLetters = DeadLetters()
+        self.deadlines: Deadlines = Deadlines()
+        self.events: EventStream = EventStream(self.dead_letters)
         self.dead_letters.observe = self.events.publish
-        self.registry = Registry(self.dead_letters)
-        self.shutdown = CoordinatedShutdown(name, shutdown_phases)
+        self.registry: Registry = Registry(self.dead_letters)
+        self.shutdown: CoordinatedShutdown = CoordinatedShutdown(name, shutdown_phases)
         # Every actor bounds its own stop.
         self.shutdown.add_task("stop_actors", "actors", self._stop_actors, timeout=math.inf)
         self._failure: Exception | None = None
-        self.random = random.Random(seed)
+        self.random: random.Random = random.Random(seed)
         guardian = Props[Any](factory=lambda: _Guardian(strategy))
         self._root: Cell[Any] = Cell(self, "/", ChildSpec(id="root", props=guardian), None, None)
 
