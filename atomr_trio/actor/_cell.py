@@ -180,10 +180,9 @@ class Cell(Generic[M]):
         """Wait until the present life is over."""
         await self._down.wait()
 
-    async def wait_up(self) -> bool:
-        """Wait until the next life runs (true) or has failed to start, or the cell is gone (false)."""
+    async def wait_up(self) -> None:
+        """Wait until the next life runs or has failed to start, or the cell is gone."""
         await self._up.wait()
-        return self.state == "running"
 
     def on_terminated_call(self, callback: "Callable[[], None]") -> "Callable[[], None]":
         """Call ``callback``, which must not raise, once this cell is gone; returns how to undo it."""

@@ -147,6 +147,7 @@ class Family:
         restarting = verdict.directive is Directive.RESTART
         verdicts = {cell: evolve(verdict, gate=trio.Event() if restarting else None, delay=0.0) for cell in group}
         for cell, ruling in verdicts.items():
+            self._gates.pop(cell, None)
             if ruling.gate is not None and cell.spec.restart is not Restart.TEMPORARY:
                 self._gates[cell] = ruling.gate
         self._tasks.start_soon(self._enact, failed, verdicts, verdict.delay, name=f"{self._parent.path} regrouping")
@@ -165,8 +166,9 @@ class Family:
                     continue
                 del self._gates[cell]
                 verdict.gate.set()
-                if not await cell.wait_up():
-                    return  # its failure has called for another regrouping, which covers those still down
+                # Where it fails instead, that has called for another regrouping, with gates of its own for those still
+                # down. Where it was stopped, the next one's turn has come.
+                await cell.wait_up()
 
     def _admit(self, child: "Cell[Any]", failure: Exception) -> bool:
         if self._window is None:

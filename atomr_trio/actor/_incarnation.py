@@ -268,6 +268,7 @@ class Incarnation(Generic[M]):
                     answer = await answer  # pyright: ignore[reportUnknownVariableType]
             except Exception as failure:
                 hand.fail(cell.path, failure)
+                inbox.not_idle()
                 return self._judge_running(failure)
             except BaseExceptionGroup as group:
                 raise purified(group) from None

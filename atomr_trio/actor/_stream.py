@@ -29,7 +29,7 @@ class StreamSink(Generic[R]):
         self._send, self._receive = trio.open_memory_channel[R](capacity)
         self._error: Exception | None = None
         self._closed = False
-        self.is_dropped = False
+        self.is_dropped: bool = False
         self._on_drop: Callable[[], None] | None = None
 
     async def send(self, item: R) -> None:
