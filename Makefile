@@ -3,8 +3,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 MODEL ?=
+SECONDS ?= 600
 
-.PHONY: serve chat test check docs bench clean
+.PHONY: serve chat test check docs bench mutants soak fuzz clean
 
 serve: .venv/serve.stamp  ## fetch the default model and serve it on 127.0.0.1:8080
 	$(BIN)/atomr-trio serve $(MODEL)
@@ -15,16 +16,29 @@ chat: .venv/serve.stamp  ## talk to the model in the terminal
 test: .venv/test.stamp  ## everything the tests need, then the tests
 	$(BIN)/python -m pytest --cov --cov-report=term
 
+# pyright takes `--verifytypes`'s environment from the `python` in the path, and from nowhere else.
 check: .venv/dev.stamp  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes atomr_trio --ignoreexternal
+	$(BIN)/python -m tests.typing
 
 docs: .venv/dev.stamp  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/test.stamp  ## the claims of the README, measured on this machine
+bench: .venv/bench.stamp  ## the claims of the README, measured on this machine
+	$(BIN)/python benchmarks/actors.py
 	$(BIN)/python benchmarks/serve.py
+
+mutants: .venv/test.stamp  ## plant faults in the actor core and see that the property suite finds them
+	$(BIN)/python -m tests.mutants
+
+soak: .venv/test.stamp  ## fresh simulations of the actor core for SECONDS
+	$(BIN)/python tests/soak.py --seconds $(SECONDS)
+
+fuzz: .venv/test.stamp  ## the property suite with many more, and new, examples
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/properties --deselect tests/properties/test_simulation.py
 
 clean:
 	rm -rf .venv site .pytest_cache .ruff_cache .hypothesis .coverage
@@ -43,4 +57,8 @@ clean:
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ .venv/test.stamp .venv/serve.stamp
+
+.venv/bench.stamp: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
 	@touch $@ .venv/test.stamp .venv/serve.stamp

@@ -1,53 +1,29 @@
-"""Runs `async def` tests under Trio, with hypothesis too, and provides the fixtures every room shares."""
+"""Async tests run under Trio, by the package's own plugin; the fixtures every room shares."""
 
-import inspect
-from functools import wraps
+import os
 from pathlib import Path
 
 import pytest
-import trio
-import trio.testing
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["atomr_trio.testing.pytest_plugin"]
 
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
-
-def _run(fn, kwargs):
-    clocks = [value for value in kwargs.values() if isinstance(value, trio.abc.Clock)]
-
-    async def main():
-        with trio.fail_after(600):
-            await fn(**kwargs)
-
-    trio.run(main, clock=clocks[0] if clocks else None)
+FUZZ_FACTOR = 20
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem):
-    """Run a coroutine test in its own `trio.run`; under `@given`, each example gets its own."""
-    fn = pyfuncitem.obj
-    if hasattr(fn, "hypothesis"):
-        inner = fn.hypothesis.inner_test
-        if inspect.iscoroutinefunction(inner):
-
-            @wraps(inner)
-            def sync_inner(**kwargs):
-                _run(inner, kwargs)
-
-            fn.hypothesis.inner_test = sync_inner
-        return None
-    if not inspect.iscoroutinefunction(fn):
-        return None
-    names = pyfuncitem._fixtureinfo.argnames
-    _run(fn, {name: pyfuncitem.funcargs[name] for name in names})
-    return True
-
-
-@pytest.fixture
-def autojump_clock():
-    """Virtual time: jumps ahead as soon as every task waits."""
-    return trio.testing.MockClock(autojump_threshold=0)
+def pytest_collection_modifyitems(items):
+    """With HYPOTHESIS_PROFILE=fuzz every property gets many times its examples, whatever number it says itself."""
+    if os.environ.get("HYPOTHESIS_PROFILE") != "fuzz":
+        return
+    for item in items:
+        # A profile would not do: the decorator on the test overrides it.
+        usual = getattr(getattr(item, "obj", None), "_hypothesis_internal_use_settings", None)
+        if usual is not None:
+            more = settings(usual, max_examples=FUZZ_FACTOR * usual.max_examples)
+            item.obj._hypothesis_internal_use_settings = more
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from attrs import define, field, validators
 from ._ref import ActorRef
 
 HashKey = str | bytes | int
+"""What ``HashRing`` and ``ConsistentHash`` find the node of."""
 
 __all__ = ["ConsistentHash", "HashKey", "HashRing", "LeastLoaded", "RoundRobin", "RoutingStrategy"]
 

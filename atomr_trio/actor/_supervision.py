@@ -42,6 +42,7 @@ class Directive(enum.Enum):
 
 
 Decider = Callable[[Exception], Directive]
+"""Says what is to be done about a failure; it is called with each leaf of a group."""
 
 
 def by_type(directives: Mapping[type[Exception], Directive], *, otherwise: Directive) -> Decider:

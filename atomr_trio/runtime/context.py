@@ -11,7 +11,7 @@ from .messages import ContextPoisoned, ContextReady, ContextRestarting, Execute,
 
 __all__ = ["ContextActor"]
 
-log = logging.getLogger("atomr_trio.runtime")
+log: logging.Logger = logging.getLogger("atomr_trio.runtime")
 
 CONTEXT_FAILURES = (CudaContextPoisoned, OutOfMemory, Unrecoverable)
 """Errors of the context itself, not of the one request that happened to meet them."""

@@ -13,6 +13,7 @@ from atomr_trio.actor import (
     Props,
     ReplySlot,
     SupervisorGaveUp,
+    SupervisorStrategy,
     Terminated,
     stopping,
 )
@@ -107,7 +108,7 @@ class DeploymentManagerActor(Actor[DeploymentMsg]):
         coordinator: routes to the engines.
     """
 
-    supervisor_strategy = stopping()
+    supervisor_strategy: SupervisorStrategy = stopping()
 
     def __init__(self, create_runner: RunnerFactory, coordinator: ActorRef[CoordinatorMsg]) -> None:
         self._create_runner = create_runner

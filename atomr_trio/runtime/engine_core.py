@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from atomr_trio.actor import Actor, ActorRef, Context, Props, escalating
+from atomr_trio.actor import Actor, ActorRef, Context, Props, SupervisorStrategy, escalating
 from atomr_trio.core import Backpressure, Deployment, DeploymentUnavailable, ModelRunner
 
 from .admission import Admission
@@ -34,7 +34,7 @@ class EngineCoreActor(Actor[EngineMsg]):
     deployment manager decides what follows.
     """
 
-    supervisor_strategy = escalating()
+    supervisor_strategy: SupervisorStrategy = escalating()
 
     def __init__(
         self,

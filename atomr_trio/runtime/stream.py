@@ -31,10 +31,10 @@ class TokenStream:
 
     def __init__(self, request_id: str, *, input_tokens: int = 0) -> None:
         self.request_id = request_id
-        self.tokens = Tokens(request_id=request_id)
+        self.tokens: Tokens = Tokens(request_id=request_id)
         self.error: InferenceError | None = None
         self.cancel_reason: str | None = None
-        self.dropped = 0
+        self.dropped: int = 0
         self._input_tokens = input_tokens
         self._pending: list[TokenChunk] = []
         self._chunks = 0
