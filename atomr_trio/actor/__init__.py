@@ -31,6 +31,7 @@ from ._events import Subscription as Subscription
 from ._failures import leaves as leaves
 from ._faults import Faults as Faults
 from ._mailbox import DeadLetter as DeadLetter
+from ._mailbox import DeadLetters as DeadLetters
 from ._metadata import current_metadata as current_metadata
 from ._metadata import message_metadata as message_metadata
 from ._pool import Pool as Pool
@@ -53,6 +54,7 @@ from ._routing import HashRing as HashRing
 from ._routing import LeastLoaded as LeastLoaded
 from ._routing import RoundRobin as RoundRobin
 from ._routing import RoutingStrategy as RoutingStrategy
+from ._shutdown import DEFAULT_PHASES as DEFAULT_PHASES
 from ._shutdown import CoordinatedShutdown as CoordinatedShutdown
 from ._shutdown import Phase as Phase
 from ._shutdown import ShutdownFault as ShutdownFault

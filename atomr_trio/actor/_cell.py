@@ -146,10 +146,10 @@ class Cell(Generic[M]):
             self.regrouped = verdict
             self._interrupt("a sibling failed")
             self.signal(Regroup(verdict))
-        elif self._waiting is not None:
-            # Still down from a regrouping before: from now on it waits for its turn in this one.
+        elif self.state == "waiting":
+            # It was to start again by itself; now it waits for its turn.
             self.end = verdict
-            self._waiting.cancel(reason="another sibling failed")
+            self._interrupt("a sibling failed")
 
     def _interrupt(self, reason: str) -> None:
         if self._waiting is not None:
@@ -233,26 +233,24 @@ class Cell(Generic[M]):
         """Wait for the turn to start again; returns false when a stop came instead."""
         self.state = "waiting"
         self._up = trio.Event()
-        if self.end.gate is None and not self.end.delay:
-            # Even so a restart takes a turn of the scheduler, or an actor that never starts would hold the loop.
-            await trio.lowlevel.checkpoint()
-        else:
-            while not await self._wait_for_turn(self.end):
-                pass
+        waited: Verdict | None = None
+        while self.stopping is None and self.end is not waited:
+            waited = self.end
+            await self._wait(waited.delay, waited.gate)
         if self.stopping is not None:
             self.end = Verdict(Directive.STOP, self.stopping.reason, self.end.failure)
         return self.stopping is None
 
-    async def _wait_for_turn(self, verdict: Verdict) -> bool:
-        """Wait as the verdict says; returns false when another one has taken its place meanwhile."""
+    async def _wait(self, delay: float, gate: trio.Event | None) -> None:
+        if gate is None and not delay:
+            # Even so a restart takes a turn of the scheduler, or an actor that never starts would hold the loop.
+            await trio.lowlevel.checkpoint()
+            return
         with trio.CancelScope() as self._waiting:
-            # Checked here and not before: a stop that comes between the two would be lost.
-            if self.stopping is None:
-                await trio.sleep(verdict.delay)
-                if verdict.gate is not None:
-                    await verdict.gate.wait()
+            await trio.sleep(delay)
+            if gate is not None:
+                await gate.wait()
         self._waiting = None
-        return self.end is verdict or self.stopping is not None
 
     def _terminate(self) -> None:
         self.state = "stopped"

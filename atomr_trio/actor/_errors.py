@@ -103,7 +103,10 @@ class ChildEscalated(ActorError):
     """A child's failure that the supervisor chose not to handle. The failure is the ``__cause__``."""
 
     def __str__(self) -> str:
-        return f"{self.path} escalated: {self.__cause__!r}"
+        innermost = self.__cause__
+        while isinstance(innermost, ChildEscalated):
+            innermost = innermost.__cause__
+        return f"{self.path} escalated: {innermost!r}"
 
 
 @define

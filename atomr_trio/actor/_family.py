@@ -4,11 +4,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
-from attrs import evolve
 
 from . import _log
 from ._errors import ActorStopped, ChildEscalated, NameTaken, RestartRecord, SupervisorGaveUp
 from ._failures import leaves
+from ._regrouping import Regrouping
 from ._supervision import Directive, Restart, RestartWindow, SupervisorStrategy
 from ._verdict import Verdict
 
@@ -44,9 +44,7 @@ class Family:
         self._closed = False
         self._window: RestartWindow | None = None
         self._history: deque[RestartRecord] = deque()
-        self._regrouping = trio.Lock()
-        # The gate that each child of a group under restart waits at, until it is opened.
-        self._gates: dict[Cell[Any], trio.Event] = {}
+        self._groups = Regrouping(f"{parent.path} regrouping", self.living, tasks)
 
     @property
     def strategy(self) -> SupervisorStrategy:
@@ -83,6 +81,7 @@ class Family:
     async def stop_all(self, reason: str) -> None:
         """Stop the children, the youngest first, each awaited before the next. Every one bounds its own stop."""
         self._closed = True
+        self._groups.close()
         if self.strategy.stop_together:
             for child in reversed(self.living.values()):
                 child.stop(reason)
@@ -110,7 +109,7 @@ class Family:
     def child_gone(self, child: "Cell[Any]") -> None:
         """A child has stopped for good."""
         self.living.pop(child.spec.id, None)
-        self._gates.pop(child, None)
+        self._groups.forget(child)
         others = (cell.spec.significant for cell in self.living.values())
         if not self._closed and self.strategy.done(child.spec.significant, others):
             self._parent.stop("its significant children have stopped", by_itself=True)
@@ -125,50 +124,22 @@ class Family:
             return self._restart(child, failure)
         verdict = Verdict(directive, "failed", failure)
         if directive is Directive.STOP:
-            self._regroup(child, verdict)
+            self._groups.stop(child, self._concerned(child), verdict)
         return verdict
 
+    def _concerned(self, child: "Cell[Any]") -> "list[Cell[Any]]":
+        return self.strategy.affected(list(self.living.values()), child)
+
     def _restart(self, child: "Cell[Any]", failure: Exception) -> Verdict:
-        pending = self._gates.get(child)
+        pending = self._groups.joined(child, failure)
         if pending is not None:
-            # It failed while its siblings were being stopped for another one's failure: that restart is its own too.
-            return Verdict(Directive.RESTART, "failed", failure, gate=pending)
+            return pending
         if child.spec.restart is Restart.TEMPORARY:
             return Verdict(Directive.STOP, "failed, and it is temporary", failure)
         if not self._admit(child, failure):
             return Verdict(Directive.ESCALATE, "the supervisor gave up", failure, self._gave_up(child, failure))
-        return self._regroup(child, Verdict(Directive.RESTART, "failed", failure, delay=self._delay()))
-
-    def _regroup(self, failed: "Cell[Any]", verdict: Verdict) -> Verdict:
-        """Take down the siblings that the failure concerns, and return what becomes of the failed child."""
-        group = self.strategy.affected(list(self.living.values()), failed)
-        if len(group) == 1:
-            return verdict
-        restarting = verdict.directive is Directive.RESTART
-        verdicts = {cell: evolve(verdict, gate=trio.Event() if restarting else None, delay=0.0) for cell in group}
-        for cell, ruling in verdicts.items():
-            self._gates.pop(cell, None)
-            if ruling.gate is not None and cell.spec.restart is not Restart.TEMPORARY:
-                self._gates[cell] = ruling.gate
-        self._tasks.start_soon(self._enact, failed, verdicts, verdict.delay, name=f"{self._parent.path} regrouping")
-        return verdicts[failed]
-
-    async def _enact(self, failed: "Cell[Any]", verdicts: "dict[Cell[Any], Verdict]", delay: float) -> None:
-        # One at a time: a second failure finds the group down, or up again, never half.
-        async with self._regrouping:
-            for cell in reversed(verdicts):
-                if cell is not failed:
-                    cell.regroup(verdicts[cell])
-                await cell.wait_down()
-            await trio.sleep(delay)
-            for cell, verdict in verdicts.items():
-                if self._closed or verdict.gate is None or self._gates.get(cell) is not verdict.gate:
-                    continue
-                del self._gates[cell]
-                verdict.gate.set()
-                # Where it fails instead, that has called for another regrouping, with gates of its own for those still
-                # down. Where it was stopped, the next one's turn has come.
-                await cell.wait_up()
+        verdict = Verdict(Directive.RESTART, "failed", failure, delay=self._delay())
+        return self._groups.restart(child, self._concerned(child), verdict)
 
     def _admit(self, child: "Cell[Any]", failure: Exception) -> bool:
         if self._window is None:

@@ -1,6 +1,7 @@
 """The message in hand, and everything that an incarnation still owes to those who asked."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import trio
@@ -73,10 +74,19 @@ class Hand:
                 self.sink = item.sink
             item = item.message
         if self.is_marked or metadata is not NOTHING:
-            # The task's own context: what the handler sends carries it on.
-            METADATA.set(metadata)
-            self.is_marked = metadata is not NOTHING
+            self._mark(metadata)
         return item
+
+    def put_down(self) -> None:
+        """The handler has had its turn; what comes next has nothing to do with the message that was in hand."""
+        self.item = EMPTY
+        if self.is_marked:
+            self._mark(NOTHING)
+
+    def _mark(self, metadata: Mapping[str, Any]) -> None:
+        # The task's own context: what the handler sends carries it on.
+        METADATA.set(metadata)
+        self.is_marked = metadata is not NOTHING
 
     def answer(self, value: Any) -> None:
         """The handler has returned: answer what was not taken over."""
@@ -138,6 +148,7 @@ class Hand:
         """The incarnation ends: fail what is unanswered, and lose what was put aside unless it is to be kept."""
         stopped = ActorStopped(path)
         self._end(stopped)
+        self.put_down()
         for slot in self._deferred:
             slot.fail(stopped)
         self._deferred.clear()

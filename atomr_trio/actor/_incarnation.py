@@ -227,7 +227,8 @@ class Incarnation(Generic[M]):
         inbox.not_idle()
         while True:
             said = await self._obey(inbox.signals.pop(0)) if inbox.signals else await self._turn(item)
-            self.cell.hand.item = item = EMPTY
+            self.cell.hand.put_down()
+            item = EMPTY
             if isinstance(said, Verdict):
                 return said
             if said is Rest.SPENT:

@@ -37,7 +37,13 @@ class DeadLetter:
 
 @define
 class DeadLetters:
-    """Counts lost messages, keeps the last hundred and logs the first ten. ``observe`` is told of each."""
+    """Counts lost messages and logs the first ten.
+
+    Args:
+        count: how many there were.
+        recent: the last hundred.
+        observe: is told of each, but for those about lost dead letters.
+    """
 
     count: int = 0
     recent: deque[DeadLetter] = field(factory=lambda: deque[DeadLetter](maxlen=100))

@@ -13,6 +13,7 @@ from atomr_trio.actor import (
     StreamRequest,
     current_metadata,
     message_metadata,
+    one_for_one,
 )
 
 HOW = st.sampled_from(["tell", "send", "ask", "ask_stream"])
@@ -92,3 +93,33 @@ async def test_tasks_of_a_handler_carry_it_on_and_a_child_does_not_keep_it():
         await trio.testing.wait_all_tasks_blocked()
         child.tell(Note(2))
     assert seen == [("/parent/child", 1, {"trace": 7}), ("/parent/child", 2, {})]
+
+
+async def test_what_does_not_follow_from_the_message_does_not_carry_its_metadata():
+    seen = []
+
+    class Crashing(Actor):
+        async def pre_start(self, ctx):
+            seen.append(("start", dict(current_metadata())))
+
+        async def handle(self, message, ctx):
+            if isinstance(message, Exception):
+                raise message
+            ctx.watch(message)
+
+        async def on_terminated(self, terminated, ctx):
+            seen.append(("notice", dict(current_metadata())))
+
+        async def post_stop(self, ctx):
+            seen.append(("stop", dict(current_metadata())))
+
+    async with ActorSystem.create("t", supervisor_strategy=one_for_one()) as system:
+        other = await system.actor_of(Props(factory=lambda: Relay([], None)), "other")
+        ref = await system.actor_of(Props(factory=Crashing), "a")
+        with message_metadata(trace=3):
+            ref.tell(ValueError())
+            ref.tell(other)
+        await trio.testing.wait_all_tasks_blocked()
+        other.stop()
+        await trio.testing.wait_all_tasks_blocked()
+    assert seen == [("start", {}), ("start", {}), ("notice", {}), ("stop", {})]
