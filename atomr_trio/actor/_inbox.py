@@ -43,27 +43,33 @@ class Inbox:
     def give_back(self, items: Sequence[Any]) -> None:
         """Put items in front of the mail, in their order."""
         self.front.extend(reversed(items))
+        # A task of the actor may do so while the actor itself is parked.
+        self._mailbox.wake()
 
     async def park(self) -> bool:
         """Wait for mail or a system message (false), or for the idle timeout (true)."""
         item: Any = EMPTY
+        is_idle = False
         if self.is_timed:
-            with trio.CancelScope(deadline=self._idle_since + self._idle_timeout):
+            with trio.CancelScope(deadline=self._idle_since + self._idle_timeout) as scope:
                 item = await self._mailbox.park()
+            is_idle = scope.cancelled_caught
         else:
             item = await self._mailbox.park()
-        # Not handled at once: a system message that came in the same turn goes first.
+        # Not handled at once: a system message that came in the same turn goes first, and so does what was given back.
         if item is not EMPTY:
-            self.front.append(item)
-        elif not self.signals:
+            self.front.insert(0, item)
+        if is_idle and not self.signals and not self.front:
             self.not_idle()
             return True
         return False
 
     def set_idle_timeout(self, seconds: float | None) -> None:
-        """Be idle after so long without mail; ``None``: never."""
+        """Be idle after so long without mail, counted from now; ``None``: never."""
         self.is_timed = seconds is not None
         self._idle_timeout = math.inf if seconds is None else seconds
+        self.not_idle()
+        self._mailbox.wake()
 
     def not_idle(self) -> None:
         """Let the idle timeout count from now."""

@@ -204,8 +204,10 @@ class Mailbox:
             raise full
         # The room that a dropped head makes belongs to those who wait for room already.
         if self._overflow is OverflowStrategy.DROP_HEAD and not self.senders:
-            self._lose(self.queue.popleft(), "newer mail took its place", full)
+            head = self.queue.popleft()
             self.queue.append(item)
+            # Last, because who is told of it may send to this very mailbox.
+            self._lose(head, "newer mail took its place", full)
         else:
             self._lose(item, "the mailbox is full", full)
 

@@ -371,3 +371,33 @@ async def test_hooks_run_in_order():
     assert events == [
         "pre_start", "on_failure boom", "pre_restart", "pre_start", "post_restart boom", "post_stop",
     ]  # fmt: skip
+
+
+async def test_a_task_of_an_idle_actor_may_unstash_and_set_the_receive_timeout(autojump_clock):
+    got = []
+
+    class Lazy(Actor):
+        async def pre_start(self, ctx):
+            ctx.spawn_task(self.later, ctx)
+
+        async def later(self, ctx):
+            await trio.sleep(1)
+            ctx.become(self.note)
+            ctx.unstash()
+            await trio.sleep(1)
+            ctx.set_receive_timeout(3)
+
+        async def handle(self, message, ctx):
+            ctx.stash()
+
+        async def note(self, message, ctx):
+            got.append((message, trio.current_time()))
+            if message == ReceiveTimeout():
+                ctx.set_receive_timeout(None)
+
+    async with ActorSystem.create("t") as system:
+        ref = await system.actor_of(Props(factory=Lazy), "a")
+        ref.tell(1)
+        ref.tell(2)
+        await trio.sleep(10)
+    assert got == [(1, 1), (2, 1), (ReceiveTimeout(), 5)]
