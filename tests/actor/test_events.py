@@ -1,69 +1,17 @@
 """The event stream: who is told what, in which order, and that nobody can hurt the publisher."""
 
-from collections import Counter
-
 import pytest
 import trio
-from attrs import frozen
-from hypothesis import given
-from hypothesis import strategies as st
 
-from atomr_trio.actor import Actor, ActorEvent, ActorStarted, ActorSystem, DeadLetter, EventStream, Props
+from atomr_trio.actor import ActorSystem, DeadLetter, EventStream
 from atomr_trio.actor._events import NESTED_EVENTS
 from atomr_trio.actor._mailbox import DeadLetters
 
 from .kit import Block, Say, recorder
 
 
-class Base:
-    pass
-
-
-class Left(Base):
-    pass
-
-
-class Right(Base):
-    pass
-
-
-class Both(Left, Right):
-    pass
-
-
-KINDS = [object, Base, Left, Right, Both, ActorEvent]
-
-OPERATIONS = st.one_of(
-    st.tuples(st.just("subscribe"), st.sampled_from(KINDS)),
-    st.tuples(st.just("close"), st.integers(0, 9)),
-    st.tuples(st.just("publish"), st.sampled_from([Base, Left, Right, Both, lambda: ActorStarted("/a", 1)])),
-)
-
-
 def stream():
     return EventStream(DeadLetters())
-
-
-@given(st.lists(OPERATIONS, max_size=40))
-def test_every_open_subscription_gets_the_events_of_its_class_in_order(operations):
-    events, subscriptions, got, expected = stream(), [], [], []
-    for what, argument in operations:
-        if what == "subscribe":
-            got.append([])
-            expected.append([])
-            subscriptions.append((argument, events.subscribe(argument, got[-1].append)))
-        elif what == "close" and subscriptions:
-            subscriptions[argument % len(subscriptions)][1].close()
-        elif what == "publish":
-            event = argument()
-            for i, (kind, subscription) in enumerate(subscriptions):
-                if subscription.is_open and isinstance(event, kind):
-                    expected[i].append(event)
-            events.publish(event)
-    assert got == expected
-    for _, subscription in subscriptions:
-        subscription.close()
-    assert events._by_type == {}
 
 
 def test_what_a_callback_publishes_comes_after_the_event_at_hand_for_everyone():
@@ -204,53 +152,3 @@ async def test_a_stopping_subscriber_of_dead_letters_does_not_drain_its_mailbox_
         leave.set()
         await ref.wait_terminated()
         assert [letter.message for letter in system.dead_letters.recent] == ["fills the mailbox"]
-
-
-@frozen
-class Numbered:
-    publisher: int
-    number: int
-
-
-@given(
-    plan=st.lists(st.integers(0, 2), max_size=40),
-    capacity=st.integers(1, 8),
-    stops_after=st.integers(0, 40),
-    _seed=st.random_module(),
-)
-async def test_each_event_is_handled_or_a_dead_letter_and_keeps_its_order(plan, capacity, stops_after, _seed):
-    got, lost, published = [], [], []
-
-    class Sink(Actor):
-        async def handle(self, message, ctx):
-            await trio.lowlevel.checkpoint()
-            got.append(message)
-
-    async with ActorSystem.create("t") as system:
-        ref = await system.actor_of(Props(factory=Sink, capacity=capacity), "sink")
-        subscription = system.events.subscribe(Numbered, ref)
-        system.events.subscribe(DeadLetter, lambda letter: lost.append(letter.message))
-
-        async def publisher(me):
-            for number, who in enumerate(plan):
-                if who == me:
-                    if subscription.is_open:
-                        published.append(Numbered(me, number))
-                    system.events.publish(Numbered(me, number))
-                    await trio.lowlevel.checkpoint()
-
-        async def stopper():
-            for _ in range(stops_after):
-                await trio.lowlevel.checkpoint()
-            ref.stop()
-
-        async with trio.open_nursery() as nursery:
-            for me in range(3):
-                nursery.start_soon(publisher, me)
-            nursery.start_soon(stopper)
-        await ref.wait_terminated()
-
-    assert Counter(got + lost) == Counter(published)
-    for me in range(3):
-        numbers = [event.number for event in got if event.publisher == me]
-        assert numbers == sorted(numbers)

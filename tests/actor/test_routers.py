@@ -4,19 +4,12 @@ from collections import Counter
 
 import pytest
 import trio
-from attrs import frozen
-from hypothesis import given
-from hypothesis import strategies as st
 
 from atomr_trio.actor import (
-    Actor,
     ActorFailed,
-    ActorStopped,
     ActorSystem,
-    AskTimeout,
     ConsistentHash,
     HashRing,
-    LeastLoaded,
     MailboxFull,
     NoRoutees,
     PartialFailure,
@@ -37,27 +30,6 @@ from .kit import Block, Crash, Say, recorder
 
 # The ring, without any actor.
 
-NODES = st.sets(st.text(max_size=5), min_size=1, max_size=8)
-KEYS = st.lists(st.text(max_size=8) | st.binary(max_size=8) | st.integers(), max_size=50)
-
-
-@given(nodes=NODES, new=st.text(max_size=5), keys=KEYS)
-def test_a_new_node_takes_keys_only_to_itself_and_leaving_gives_exactly_those_back(nodes, new, keys):
-    without = HashRing(nodes - {new}, virtual_nodes=8)
-    with_new = HashRing(nodes | {new}, virtual_nodes=8)
-    for key in keys:
-        owner = with_new.owner(key)
-        if nodes == {new}:
-            assert owner == new
-        elif owner != new:
-            assert without.owner(key) == owner
-
-
-@given(nodes=st.lists(st.text(max_size=5), min_size=1, max_size=8), keys=KEYS)
-def test_the_order_and_the_repetition_of_nodes_do_not_matter(nodes, keys):
-    ring, other = HashRing(nodes, virtual_nodes=4), HashRing(reversed(nodes * 2), virtual_nodes=4)
-    assert [ring.owner(key) for key in keys] == [other.owner(key) for key in keys]
-
 
 def test_keys_spread_evenly_and_equally_in_every_process():
     ring = HashRing([f"/pool/{i}" for i in range(10)])
@@ -75,24 +47,6 @@ class Stub:
 
     def __init__(self, name, queued=0):
         self.path, self.queued = name, queued
-
-
-@given(rounds=st.lists(st.integers(1, 5), max_size=40))
-def test_round_robin_is_fair_while_the_routees_stay_and_never_out_of_range(rounds):
-    strategy = RoundRobin()
-    for count in rounds:
-        routees = tuple(Stub(str(i)) for i in range(count))
-        picked = Counter(strategy.pick(None, routees).path for _ in range(3 * count))
-        assert picked == {str(i): 3 for i in range(count)}
-
-
-@given(loads=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5), max_size=30))
-def test_least_loaded_takes_a_minimum_and_equals_in_turn(loads):
-    strategy = LeastLoaded()
-    for queued in loads:
-        routees = tuple(Stub(str(i), load) for i, load in enumerate(queued))
-        idlest = [routee for routee in routees if routee.queued == min(queued)]
-        assert Counter(strategy.pick(None, routees) for _ in idlest) == Counter(idlest)
 
 
 def test_the_same_key_goes_to_the_same_routee():
@@ -213,72 +167,6 @@ async def test_a_broadcast_tells_all_and_names_those_who_could_not_take_it():
         assert ((who, "got news") in events) is (who != "1")
 
 
-@frozen
-class Do(Request[int]):
-    """Behave as the routee's own part of the plan says."""
-
-    plan: tuple
-
-
-class Routee(Actor):
-    def __init__(self, number):
-        self.number = number
-
-    async def handle(self, message, ctx):
-        if isinstance(message, Block):
-            message.entered.set()
-            await message.leave.wait()
-            return None
-        what, after = message.plan[self.number]
-        await trio.sleep(after)
-        if what == "fail":
-            raise ValueError(self.number)
-        if what == "refuse":
-            ctx.fail(KeyError(self.number))
-        if what == "stop":
-            ctx.defer_reply()
-            ctx.stop()
-        return self.number
-
-
-BEHAVIOUR = st.tuples(st.sampled_from(["answer", "fail", "refuse", "stop", "full"]), st.integers(0, 6))
-
-
-@given(plan=st.lists(BEHAVIOUR, min_size=1, max_size=6), timeout=st.integers(1, 5), _seed=st.random_module())
-def test_a_broadcast_ask_accounts_for_every_routee_by_its_deadline(plan, timeout, _seed):
-    async def scenario():
-        expected = {"answer": int, "fail": ActorFailed, "refuse": KeyError, "stop": ActorStopped, "full": MailboxFull}
-        leave = trio.Event()
-        async with ActorSystem.create("t", supervisor_strategy=stopping()) as system:
-            refs = []
-            for i, (what, _) in enumerate(plan):
-                props = Props(factory=lambda number=i: Routee(number), capacity=1, shutdown=0.1)
-                refs.append(await system.actor_of(props, str(i)))
-                if what == "full":
-                    entered = trio.Event()
-                    refs[i].tell(Block(entered, leave))
-                    await entered.wait()
-                    refs[i].tell(Block(trio.Event(), leave))
-            start = trio.current_time()
-            try:
-                result = await broadcast(refs).ask(Do(tuple(plan)), timeout=timeout - 0.5)
-                answers, failures = dict(zip(refs, result, strict=True)), {}
-            except PartialFailure as partial:
-                answers, failures = partial.answers, partial.failures
-                assert failures
-            assert trio.current_time() - start <= timeout - 0.49
-            assert set(answers) | set(failures) == set(refs)
-            assert not set(answers) & set(failures)
-            assert list(answers) == [ref for ref in refs if ref in answers]
-            for i, (what, after) in enumerate(plan):
-                kind = expected[what] if after < timeout or what == "full" else AskTimeout
-                assert isinstance({**answers, **failures}[refs[i]], kind)
-                assert refs[i] in failures or answers[refs[i]] == i
-            leave.set()
-
-    trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
-
-
 async def test_a_cancelled_broadcast_ask_leaves_no_question_open():
     async with ActorSystem.create("t") as system:
         refs = await spawn(system, 2, [])
@@ -383,53 +271,6 @@ async def test_the_callee_knows_the_asker_s_deadline(autojump_clock):
         assert await ref.ask(deadline, timeout=7) == trio.current_time() + 7
 
 
-@given(sizes=st.lists(st.integers(0, 5), max_size=10), first=st.integers(0, 4), _seed=st.random_module())
-async def test_a_pool_has_the_size_it_was_last_given_and_keeps_the_eldest(sizes, first, _seed):
-    started, alive = first, list(range(1, first + 1))
-    async with ActorSystem.create("t") as system:
-        ref = await system.actor_of(pool([], first), "pool")
-        for size in sizes:
-            assert await ref.ask(Resize(size), timeout=1) == size
-            alive = alive[:size]
-            for _ in range(size - len(alive)):
-                started += 1
-                alive.append(started)
-            # Every routee is there and gets its turn.
-            answers = [await ref.ask(WHERE, timeout=1) for _ in range(size)]
-            assert sorted(answers) == sorted(f"/pool/{number}" for number in alive)
-        await trio.testing.wait_all_tasks_blocked()
-        assert [node.path for node in system.tree().children[0].children] == [f"/pool/{number}" for number in alive]
-
-
 def test_a_negative_size_is_refused():
     with pytest.raises(ValueError, match="must be"):
         Resize(-1)
-
-
-@given(
-    jobs=st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=40),
-    size=st.integers(1, 4),
-    _seed=st.random_module(),
-)
-async def test_every_ask_of_a_pool_has_one_outcome_whatever_is_resized_meanwhile(jobs, size, _seed):
-    """Askers and resizes run against each other; an ask is answered, or its routee was stopped under it."""
-    outcomes = Counter()
-    async with ActorSystem.create("t") as system:
-        ref = await system.actor_of(pool([], size, lambda: ConsistentHash(lambda message: message.value)), "pool")
-
-        async def ask(value):
-            try:
-                assert await ref.ask(Say(value), timeout=1000) == value
-                outcomes["answered"] += 1
-            except (ActorStopped, NoRoutees):
-                outcomes["stopped"] += 1
-
-        async with trio.open_nursery() as nursery:
-            for value, resize in jobs:
-                nursery.start_soon(ask, value)
-                if resize:
-                    nursery.start_soon(ref.send, Resize(value % 4))
-                    await trio.lowlevel.checkpoint()
-        assert outcomes.total() == len(jobs)
-        if not any(resize for _, resize in jobs):
-            assert outcomes["stopped"] == 0

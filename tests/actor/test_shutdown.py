@@ -24,38 +24,6 @@ def note(events, what):
     return task
 
 
-PLAN_OPERATIONS = st.one_of(
-    st.tuples(st.just("add"), st.sampled_from(["a", "b", "c"])),
-    st.tuples(st.just("remove"), st.integers(0, 9)),
-    st.tuples(st.just("advance"), st.none()),
-    st.tuples(st.just("skip"), st.none()),
-)
-
-
-@given(st.lists(PLAN_OPERATIONS, max_size=30))
-def test_the_plan_yields_each_phase_once_with_the_tasks_it_then_has(operations):
-    plan = ShutdownPlan((Phase("a", 1.0), Phase("b", 2.0), Phase("c", 3.0)))
-    coming, added = ["a", "b", "c"], []
-    for what, argument in operations:
-        if what == "add":
-            assert plan.has_begun(argument) is (argument not in coming)
-            added.append(plan.add(argument, "task", nothing, None))
-            assert added[-1].timeout == {"a": 1.0, "b": 2.0, "c": 3.0}[argument]
-        elif what == "remove" and added:
-            plan.remove(added.pop(argument % len(added)))
-        elif what == "skip":
-            plan.skip_rest()
-            coming = []
-        elif what == "advance":
-            step = plan.advance()
-            if coming:
-                name = coming.pop(0)
-                assert step is not None
-                assert (step[0].name, list(step[1])) == (name, [task for task in added if task.phase == name])
-            else:
-                assert step is None
-
-
 def test_phases_need_different_names_and_time():
     with pytest.raises(ValueError, match="must differ"):
         ShutdownPlan((Phase("a"), Phase("a")))
