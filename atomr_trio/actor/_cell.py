@@ -147,8 +147,10 @@ class Cell(Generic[M]):
             self._interrupt("a sibling failed")
             self.signal(Regroup(verdict))
         elif self.state == "waiting":
-            # It was to start again by itself; now it waits for its turn.
+            # It was about to start again; now it waits for its turn, and nobody waits for it to be up.
             self.end = verdict
+            self._up.set()
+            self._up = trio.Event()
             self._interrupt("a sibling failed")
 
     def _interrupt(self, reason: str) -> None:
