@@ -138,9 +138,10 @@ class Putting(Actor):
 
     async def later(self, ctx, count):
         await trio.sleep(1)
-        ctx.unstash(count)
         if count == 2:
+            # It reaches the waiting actor first, and yet it is new mail.
             ctx.self_ref.tell("mail")
+        ctx.unstash(count)
 
 
 @given(

@@ -174,7 +174,7 @@ FAMILY = (
         "siblings of a failed child are stopped before it is down itself",
         "await self._falling.pop(0).wait_down()",
         "self._falling.pop(0)",
-        first=("test_endings", "test_backoff", "supervis"),
+        first=("test_regrouping", "test_endings", "test_backoff", "supervis"),
     ),
     Fault(
         "group-waits-for-the-shortest-pause",
@@ -182,7 +182,10 @@ FAMILY = (
         "a failure in the pause of a group makes the pause shorter",
         "self._not_before = max(self._not_before, trio.current_time() + verdict.delay)",
         "self._not_before = trio.current_time() + verdict.delay",
-        first=("test_backoff",),
+        first=(
+            "test_regrouping",
+            "test_backoff",
+        ),
     ),
     Fault(
         "group-restart-outlives-its-parent",
@@ -190,7 +193,7 @@ FAMILY = (
         "a group is restarted although its parent stops",
         "while not self._is_closed and (",
         "while (",
-        first=("test_endings", "test_backoff"),
+        first=("test_regrouping", "test_endings", "test_backoff"),
     ),
     Fault(
         "group-waits-for-the-dead",

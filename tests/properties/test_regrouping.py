@@ -1,0 +1,118 @@
+"""Groups under restart: when their members go down and come up, to the instant."""
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atomr_trio.actor import Actor, ActorSystem, Backoff, Props, one_for_all, rest_for_one
+
+from .kit import run, settle
+
+
+class Member(Actor):
+    """Notes with the time when it starts and ends; takes as long as it is told for either."""
+
+    def __init__(self, name, events, slow):
+        self.name, self.events, self.slow = name, events, slow
+
+    def note(self, what):
+        self.events.append((trio.current_time(), what, self.name))
+
+    async def pre_start(self, ctx):
+        self.note("start")
+
+    async def handle(self, message, ctx):
+        raise message
+
+    async def end(self):
+        self.note("ends")
+        await trio.sleep(self.slow.get(self.name, 0))
+        self.note("ended")
+
+    async def pre_restart(self, failure, ctx):
+        await self.end()
+
+    async def post_stop(self, ctx):
+        await self.end()
+
+
+class Parent(Actor):
+    def __init__(self, strategy, names, events, slow):
+        self.supervisor_strategy = strategy
+        self.names, self.events, self.slow = names, events, slow
+
+    async def pre_start(self, ctx):
+        for name in self.names:
+            await self.handle(name, ctx)
+
+    async def handle(self, name, ctx):
+        await ctx.spawn(Props(factory=lambda: Member(name, self.events, self.slow), shutdown=100), name)
+
+
+def family(strategy, names="abc", slow=None):
+    events = []
+    return events, Props(factory=lambda: Parent(strategy, names, events, slow or {}), shutdown=100)
+
+
+@given(slowness=st.integers(0, 5), _seed=st.random_module())
+def test_the_others_go_down_after_the_one_that_failed_is_down(slowness, _seed):
+    events, props = family(one_for_all(), slow={"b": slowness})
+
+    async def scenario():
+        async with ActorSystem.create("t") as system:
+            await system.actor_of(props, "p")
+            events.clear()
+            system.lookup("/p/b").tell(ValueError())
+            await trio.sleep(50)
+            assert events == [
+                (0, "ends", "b"),
+                *[(slowness, *event) for event in [("ended", "b"), ("ends", "c"), ("ended", "c"), ("ends", "a")]],
+                *[(slowness, *event) for event in [("ended", "a"), ("start", "a"), ("start", "b"), ("start", "c")]],
+            ]
+
+    run(scenario)
+
+
+@given(second=st.integers(1, 3), pauses=st.tuples(st.integers(4, 9), st.integers(1, 3)), _seed=st.random_module())
+def test_failures_in_a_pause_make_it_no_shorter(second, pauses, _seed):
+    """The older one's failure joins the younger one's group; both pauses are kept."""
+    initial, factor = pauses
+    backoff = Backoff(initial=initial, factor=factor, jitter=0, maximum=1000)
+    events, props = family(rest_for_one(backoff=backoff))
+
+    async def scenario():
+        async with ActorSystem.create("t") as system:
+            await system.actor_of(props, "p")
+            events.clear()
+            system.lookup("/p/b").tell(ValueError())
+            await trio.sleep(second)
+            system.lookup("/p/a").tell(ValueError())
+            await trio.sleep(200)
+            due = second + initial * factor
+            assert [event for event in events if event[1] == "start"] == [(due, "start", name) for name in "abc"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("scope", [one_for_all, rest_for_one])
+@given(stops_at=st.integers(1, 3), _seed=st.random_module())
+def test_nobody_starts_again_once_the_parent_stops(scope, stops_at, _seed):
+    """A late child takes its time to stop, and the pause of the others is over meanwhile."""
+    strategy = scope(backoff=Backoff(initial=5, jitter=0))
+    events, props = family(strategy, slow={"late": 20})
+
+    async def scenario():
+        async with ActorSystem.create("t") as system:
+            parent = await system.actor_of(props, "p")
+            system.lookup("/p/a").tell(ValueError())
+            await settle()
+            parent.tell("late")
+            await trio.sleep(stops_at)
+            events.clear()
+            parent.stop()
+            await parent.wait_terminated()
+            assert trio.current_time() == stops_at + 20
+            assert events == [(stops_at, "ends", "late"), (stops_at + 20, "ended", "late")]
+
+    run(scenario)
