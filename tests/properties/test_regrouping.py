@@ -4,7 +4,7 @@ import random
 
 import pytest
 import trio
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from atomr_trio.actor import Actor, ActorSystem, Backoff, Props, one_for_all, rest_for_one
@@ -77,15 +77,15 @@ def test_the_others_go_down_after_the_one_that_failed_is_down(slowness, _seed):
 
 
 @settings(max_examples=50)
-@given(second=st.integers(1, 3), initial=st.integers(4, 9), seed=st.integers(0, 1000), _seed=st.random_module())
+@given(second=st.integers(1, 2), initial=st.integers(4, 9), seed=st.integers(0, 1000), _seed=st.random_module())
 @example(second=1, initial=8, seed=1, _seed=None)
 def test_a_failure_in_a_pause_makes_it_no_shorter(second, initial, seed, _seed):
     """The older one's failure joins the younger one's group; the longer of the two pauses counts."""
     backoff = Backoff(initial=initial, factor=1, jitter=0.9)
     draws = random.Random(seed)
     first_pause, second_pause = (backoff.delay(0, draws.random()) for _ in range(2))
-    due = max(first_pause, second + second_pause)
-    events, props = family(rest_for_one(backoff=backoff))
+    due = max(first_pause, second + second_pause, 3)
+    events, props = family(rest_for_one(backoff=backoff), slow={"b": 3})
 
     async def scenario():
         async with ActorSystem.create("t", seed=seed) as system:
@@ -93,7 +93,6 @@ def test_a_failure_in_a_pause_makes_it_no_shorter(second, initial, seed, _seed):
             events.clear()
             system.lookup("/p/b").tell(ValueError())
             await trio.sleep(second)
-            assume(second < first_pause)
             system.lookup("/p/a").tell(ValueError())
             await trio.sleep(200)
             started = [event for event in events if event[1] == "start"]
