@@ -24,7 +24,7 @@ from .validation import check_request
 
 __all__ = ["Engine", "StepResult"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[str, int, int], None]
 
