@@ -23,6 +23,7 @@ class Member(Actor):
 
     async def pre_start(self, ctx):
         self.note("start")
+        await trio.sleep(self.slow.get(f"start {self.name}", 0))
 
     async def handle(self, message, ctx):
         raise message
@@ -71,6 +72,26 @@ def test_the_others_go_down_after_the_one_that_failed_is_down(slowness, _seed):
                 (0, "ends", "b"),
                 *[(slowness, *event) for event in [("ended", "b"), ("ends", "c"), ("ended", "c"), ("ends", "a")]],
                 *[(slowness, *event) for event in [("ended", "a"), ("start", "a"), ("start", "b"), ("start", "c")]],
+            ]
+
+    run(scenario)
+
+
+@given(starts=st.tuples(*[st.integers(0, 3)] * 3), failed=st.sampled_from("abc"), _seed=st.random_module())
+def test_each_starts_when_the_one_before_is_up(starts, failed, _seed):
+    slow = {f"start {name}": seconds for name, seconds in zip("abc", starts, strict=True)}
+    events, props = family(one_for_all(), slow=slow)
+
+    async def scenario():
+        async with ActorSystem.create("t") as system:
+            await system.actor_of(props, "p")
+            events.clear()
+            now = trio.current_time()
+            system.lookup(f"/p/{failed}").tell(ValueError())
+            await trio.sleep(50)
+            due = [now, now + starts[0], now + starts[0] + starts[1]]
+            assert [event for event in events if event[1] == "start"] == [
+                (at, "start", name) for at, name in zip(due, "abc", strict=True)
             ]
 
     run(scenario)

@@ -369,7 +369,10 @@ FAMILY = (
         "the next sibling starts before the one before is up",
         "await oldest.wait_up()",
         "await trio.lowlevel.checkpoint()",
-        first=("supervis",),
+        first=(
+            "test_regrouping",
+            "supervis",
+        ),
     ),
     Fault(
         "group-ignores-backoff",
