@@ -38,6 +38,7 @@ from .core import Serving as Serving
 from .core import TextPart as TextPart
 from .core import Timeout as Timeout
 from .core import TokenChunk as TokenChunk
+from .core import TokenLogprob as TokenLogprob
 from .core import Tokens as Tokens
 from .core import TokenUsage as TokenUsage
 from .core import TransportKind as TransportKind

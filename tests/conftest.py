@@ -37,3 +37,11 @@ def smollm2_path() -> Path:
     from atomr_trio.catalog import default_catalog, ensure_model
 
     return ensure_model(default_catalog(), "smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def gemma3_path() -> Path:
+    """Gemma 3 270M, fetched once into the user's cache."""
+    from atomr_trio.catalog import default_catalog, ensure_model
+
+    return ensure_model(default_catalog(), "gemma3-270m")

@@ -9,6 +9,7 @@ from ._entries import LocalFile as LocalFile
 from ._entries import ModelEntry as ModelEntry
 from ._entries import ModelSource as ModelSource
 from ._entries import WheelMember as WheelMember
+from ._entries import WheelParts as WheelParts
 from ._entries import default_catalog as default_catalog
 from ._errors import CacheUnusable as CacheUnusable
 from ._errors import CatalogError as CatalogError

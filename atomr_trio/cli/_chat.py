@@ -37,7 +37,10 @@ HELP = "/stats  /reset  /help  /exit   (Ctrl-C stops an answer, Ctrl-D leaves)"
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--seed", type=int)
 def chat(system_prompt: str | None, temperature: float, max_tokens: int, seed: int | None, **options: Any) -> None:
-    """Talk to MODEL (a catalogue name, a path, or hf:ORG/REPO/FILE.gguf)."""
+    """Talk to MODEL in the terminal.
+
+    MODEL is a catalogue name, the path of a GGUF file or of a Hugging Face folder, or hf:ORG/REPO/FILE.gguf.
+    """
     with exits():
         deployment, registry = prepare(ModelOptions(**options))
         sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=seed)

@@ -18,6 +18,7 @@ __all__ = ["ModelOptions", "model_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 DTYPES = ("auto", "float32", "bfloat16", "int8")
+LOAD_FORMATS = ("auto", "dummy")
 
 
 @frozen(kw_only=True)
@@ -28,6 +29,7 @@ class ModelOptions:
     name: str | None
     runtime: str
     dtype: str
+    load_format: str = "auto"
     max_model_len: int | None
     max_concurrent: int
     kv_tokens: int | None
@@ -55,7 +57,12 @@ class ModelOptions:
         return registry
 
     def _config(self) -> dict[str, Any]:
-        config = {"dtype": self.dtype, "max_model_len": self.max_model_len, "kv_tokens": self.kv_tokens}
+        config = {
+            "dtype": self.dtype,
+            "load_format": self.load_format,
+            "max_model_len": self.max_model_len,
+            "kv_tokens": self.kv_tokens,
+        }
         return {key: value for key, value in config.items() if value is not None}
 
 
@@ -71,6 +78,13 @@ def model_options(command: F) -> F:
             help="Who runs it: an installed runner's name, or FILE.py:CLASS, or MODULE:CLASS.",
         ),
         click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True),
+        click.option(
+            "--load-format",
+            type=click.Choice(LOAD_FORMATS),
+            default="auto",
+            show_default=True,
+            help="`dummy` makes random weights of the model's shape: its config.json is enough.",
+        ),
         click.option("--max-model-len", type=click.IntRange(2), help="Prompt plus answer, in tokens."),
         click.option("--max-concurrent", type=click.IntRange(1, 1024), default=32, show_default=True),
         click.option("--kv-tokens", type=click.IntRange(2), help="Size of the KV pool, in tokens."),
@@ -82,7 +96,12 @@ def model_options(command: F) -> F:
 
 def _served_name(model: str) -> str:
     entry = default_catalog().find(model)
-    return entry.name if entry is not None else Path(model).stem or model
+    if entry is not None:
+        return entry.name
+    path = Path(model)
+    if path.is_dir():
+        return path.resolve().name or model
+    return path.resolve().parent.name if path.name == "config.json" else path.stem or model
 
 
 def _load_runner(reference: str) -> type[ModelRunner]:

@@ -38,7 +38,10 @@ __all__ = ["serve"]
 )
 @click.option("--access-log/--no-access-log", default=True, help="One JSON line per request on standard error.")
 def serve(host: str, port: int, grace: float, access_log: bool, **options: Any) -> None:
-    """Serve MODEL (a catalogue name, a path, or hf:ORG/REPO/FILE.gguf) with the OpenAI API."""
+    """Serve MODEL with the OpenAI API.
+
+    MODEL is a catalogue name, the path of a GGUF file or of a Hugging Face folder, or hf:ORG/REPO/FILE.gguf.
+    """
     with exits():
         deployment, registry = prepare(ModelOptions(**options))
         config = GatewayConfig(

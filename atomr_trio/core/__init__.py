@@ -38,6 +38,7 @@ from ._messages import Role as Role
 from ._messages import TextPart as TextPart
 from ._output import FinishReason as FinishReason
 from ._output import TokenChunk as TokenChunk
+from ._output import TokenLogprob as TokenLogprob
 from ._output import Tokens as Tokens
 from ._output import TokenUsage as TokenUsage
 from ._runner import ChunkSink as ChunkSink

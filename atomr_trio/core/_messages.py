@@ -93,6 +93,9 @@ class ExecuteBatch:
         estimated_tokens: a guess for limiters; never below 1.
         prompt_ids: the prompt as token ids, filled in by the deployment's codec before the request is routed.
         generated: token ids that were already sent to the client. A resumable runner continues after them.
+        priority: lower runs sooner where requests wait, in [-100, 100]; 0 is usual. Runners may ignore it.
+        cache_salt: what was computed for a prompt is used again only for requests of the same salt. With one for each
+            tenant, none can learn by the clock what others ask.
         metadata: trace ids and the like; opaque to runners.
     """
 
@@ -105,6 +108,8 @@ class ExecuteBatch:
     estimated_tokens: int = field(default=1, converter=lambda value: max(1, int(value)))
     prompt_ids: tuple[int, ...] | None = None
     generated: tuple[int, ...] = ()
+    priority: int = 0
+    cache_salt: str = ""
     metadata: dict[str, Any] = field(factory=dict[str, Any], eq=False)
 
     @property

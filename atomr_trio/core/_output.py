@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-__all__ = ["FinishReason", "TokenChunk", "TokenUsage", "Tokens"]
+__all__ = ["FinishReason", "TokenChunk", "TokenLogprob", "TokenUsage", "Tokens"]
 
 
 class FinishReason(enum.StrEnum):
@@ -42,6 +42,23 @@ class TokenUsage:
         return self.input_tokens + self.output_tokens
 
 
+@frozen
+class TokenLogprob:
+    """A token in its place: how likely it was, and what else was.
+
+    Args:
+        name: its spelling; half of a character is U+FFFD.
+        text: what it adds to the text, in UTF-8 once the tokens are put together; ``None`` for a control token.
+        logprob: natural logarithm of its probability under the model's own distribution.
+        top: the most likely tokens in this place, best first, as many as were asked for.
+    """
+
+    name: str
+    text: bytes | None
+    logprob: float
+    top: "tuple[TokenLogprob, ...]" = ()
+
+
 @frozen(kw_only=True)
 class TokenChunk:
     """A piece of an answer.
@@ -51,6 +68,7 @@ class TokenChunk:
         text_delta: new text. Never half of a UTF-8 character, never the begin of a stop string.
         token_ids: the tokens that this chunk accounts for; may be empty for runners that know only text.
         logprobs: log probability of each of ``token_ids``, when asked for.
+        details: the same with spellings and alternatives, when asked for and where the runner knows them.
         tool_call_delta: a fragment of a tool call, in the API's own shape.
         usage: what this chunk adds to the token counts; most runners put it whole on the last chunk.
         finish_reason: set on the last chunk and only there.
@@ -60,6 +78,7 @@ class TokenChunk:
     text_delta: str = ""
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    details: tuple[TokenLogprob, ...] = ()
     tool_call_delta: dict[str, Any] | None = None
     usage: TokenUsage | None = None
     finish_reason: FinishReason | None = None
@@ -72,6 +91,7 @@ class Tokens:
     request_id: str = ""
     token_ids: list[int] = field(factory=list[int])
     logprobs: list[float] = field(factory=list[float])
+    details: list[TokenLogprob] = field(factory=list[TokenLogprob])
     tool_calls: list[dict[str, Any]] = field(factory=list[dict[str, Any]])
     usage: TokenUsage = field(factory=TokenUsage)
     finish_reason: FinishReason | None = None
@@ -91,6 +111,7 @@ class Tokens:
             self._parts.append(chunk.text_delta)
         self.token_ids.extend(chunk.token_ids)
         self.logprobs.extend(chunk.logprobs)
+        self.details.extend(chunk.details)
         if chunk.tool_call_delta is not None:
             self.tool_calls.append(chunk.tool_call_delta)
         if chunk.usage is not None:

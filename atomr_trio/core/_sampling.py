@@ -1,7 +1,7 @@
 """How the next token is chosen, and when to stop choosing."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 from attrs import Attribute, field, frozen, validators
 
@@ -32,6 +32,18 @@ def _at_least(low: int) -> Validator:
     return check
 
 
+def _pairs(bias: Mapping[int, float] | Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    pairs = cast("Iterable[tuple[int, float]]", bias.items() if isinstance(bias, Mapping) else bias)
+    return tuple(sorted(pairs))
+
+
+def _check_bias(_instance: object, attribute: "Attribute[Any]", value: tuple[tuple[int, float], ...]) -> None:
+    for token, bias in value:
+        if token < 0 or not -100 <= bias <= 100:
+            message = f"{attribute.name} must map token ids to numbers between -100 and 100, got {token}: {bias!r}"
+            raise BadRequest(message, param=attribute.name)
+
+
 @frozen(kw_only=True)
 class SamplingParams:
     """How tokens are drawn from the model's distribution, and when a request ends.
@@ -49,10 +61,14 @@ class SamplingParams:
         stop: strings that end the answer; they are not part of it.
         stop_token_ids: token ids that end the answer, besides the model's own.
         ignore_eos: go on after the model's end-of-sequence token.
-        presence_penalty: in [-2, 2].
-        frequency_penalty: in [-2, 2].
+        presence_penalty: taken from the logits of tokens that the answer has already, in [-2, 2].
+        frequency_penalty: the same, times how often the answer has the token, in [-2, 2].
+        repetition_penalty: positive logits of tokens of prompt and answer are divided by it, others multiplied; in
+            [0.01, 100], 1 changes nothing.
+        logit_bias: token ids, and what is added to their logits, in [-100, 100]; a mapping or pairs.
         seed: the same seed, prompt and parameters give the same text. ``None``: drawn per request.
         logprobs: return the log probability of each generated token.
+        top_logprobs: with it, so many of the most likely tokens in its place, at most 20.
         prompt_logprobs: return the log probability of each prompt token.
 
     Raises:
@@ -70,6 +86,9 @@ class SamplingParams:
     ignore_eos: bool = field(default=False, validator=validators.instance_of(bool))
     presence_penalty: float | None = field(default=None, validator=_within(-2.0, 2.0))
     frequency_penalty: float | None = field(default=None, validator=_within(-2.0, 2.0))
+    repetition_penalty: float | None = field(default=None, validator=_within(0.01, 100.0))
+    logit_bias: tuple[tuple[int, float], ...] = field(default=(), converter=_pairs, validator=_check_bias)
     seed: int | None = None
     logprobs: bool = False
+    top_logprobs: int = field(default=0, validator=_within(0, 20))
     prompt_logprobs: bool = False

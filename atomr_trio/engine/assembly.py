@@ -9,12 +9,14 @@ from .blocks import BlockPool, pages_for
 from .buckets import Buckets
 from .compile_cache import CompileCache
 from .device import Device, shapes_of
+from .drawing import Drawing
 from .execution import StepExecutor
 from .loading import LoadedModel
 from .model import init_kv
 from .programs import ProgramBuilder
 from .scheduler import Scheduler, SchedulerLimits
 from .settings import EngineSettings
+from .validation import MAX_BIASED, MAX_END_TOKENS
 
 __all__ = ["Assembly", "assemble"]
 
@@ -48,11 +50,13 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         max_num_seqs=settings.max_num_seqs,
         max_chunk=max(chunks),
         max_pages=pages_for(model.max_model_len, settings.page_size),
+        max_entries=min(model.config.vocab_size, model.max_model_len + MAX_BIASED + MAX_END_TOKENS),
     )
     new_kv = partial(init_kv, model.config, model.num_pages + 1, settings.page_size, model.dtype)
     programs = CompileCache(ProgramBuilder(model.config, model.params, shapes_of(new_kv)))
     programs.warm_up(buckets.at_start(chunks), on_progress)
-    executor = StepExecutor(model.params, programs, buckets, settings.page_size, new_kv)
+    drawing = Drawing(model.config.vocab_size, buckets)
+    executor = StepExecutor(model.params, programs, buckets, settings.page_size, new_kv, drawing)
     programs.prepare_when_quiet(buckets.ladder(chunks))
     return Assembly(model, Scheduler(limits, BlockPool(model.num_pages, settings.page_size)), executor, programs)
 

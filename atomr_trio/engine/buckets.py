@@ -16,7 +16,10 @@ __all__ = ["Buckets", "Kind", "ProgramKey", "best_cover", "powers_of_two"]
 _FIRST_PAGES = 16
 _FEW_ROWS = 8
 
-Kind = Literal["decode", "prefill", "sample", "scored"]
+_FIRST_ENTRIES = 64
+_ENTRIES_STEP = 4
+
+Kind = Literal["decode", "prefill", "sample", "scored", "mask", "edit", "report"]
 
 
 @frozen(order=True)
@@ -25,9 +28,10 @@ class ProgramKey:
 
     Args:
         kind: ``decode`` (one token a row), ``prefill`` (a chunk of one prompt), ``scored`` (the same, and the log
-            probability of each of its next tokens), or ``sample`` (draws from what the others computed).
+            probability of each of its next tokens), or ``sample`` (draws from what the others computed). ``mask`` and
+            ``edit`` change logits before the draw, ``report`` adds the best tokens to what was drawn.
         rows: sequences, ``B``.
-        chunk: tokens a row, ``C``.
+        chunk: tokens a row, ``C``; for ``edit``, changed logits a row.
         pages: width of the page table, ``W``.
     """
 
@@ -61,6 +65,13 @@ def powers_of_two(first: int, last: int) -> tuple[int, ...]:
     return (*sizes, last)
 
 
+def _entries_up_to(most: int) -> tuple[int, ...]:
+    sizes = [_FIRST_ENTRIES]
+    while sizes[-1] < most:
+        sizes.append(sizes[-1] * _ENTRIES_STEP)
+    return tuple(sizes)
+
+
 def _round_up(sizes: tuple[int, ...], value: int) -> int:
     return sizes[bisect_left(sizes, value)]
 
@@ -73,19 +84,22 @@ class Buckets:
         rows: how many sequences decode together, ascending.
         chunks: how many prompt tokens make a chunk, ascending.
         pages: widths of the page table, ascending; the last holds the longest sequence.
+        entries: how many logits of a row can be changed, ascending.
     """
 
     rows: tuple[int, ...] = field()
     chunks: tuple[int, ...] = field()
     pages: tuple[int, ...] = field()
+    entries: tuple[int, ...] = (_FIRST_ENTRIES,)
 
     @classmethod
-    def of(cls, *, max_num_seqs: int, max_chunk: int, max_pages: int) -> "Buckets":
-        """Return powers of two up to the limits."""
+    def of(cls, *, max_num_seqs: int, max_chunk: int, max_pages: int, max_entries: int = _FIRST_ENTRIES) -> "Buckets":
+        """Return powers of two up to the limits, and wider steps for the cheap programs that change logits."""
         return cls(
             powers_of_two(1, max_num_seqs),
             powers_of_two(min(16, max_chunk), max_chunk),
             powers_of_two(min(_FIRST_PAGES, max_pages), max_pages),
+            _entries_up_to(max_entries),
         )
 
     def decode(self, rows: int, pages: int) -> ProgramKey:
@@ -100,6 +114,14 @@ class Buckets:
     def sample(self, rows: int) -> ProgramKey:
         """Return the shape that draws for this many rows."""
         return ProgramKey("sample", _round_up(self.rows, rows))
+
+    def edit(self, rows: int, entries: int) -> ProgramKey:
+        """Return the shape that changes up to this many logits of each of this many rows."""
+        return ProgramKey("edit", _round_up(self.rows, rows), _round_up(self.entries, entries))
+
+    def longer(self, key: ProgramKey) -> list[ProgramKey]:
+        """Return the shape that changes more logits than this one, if there is one."""
+        return [evolve(key, chunk=more) for more in self.entries[bisect_right(self.entries, key.chunk) :][:1]]
 
     def wider(self, key: ProgramKey) -> list[ProgramKey]:
         """Return the shape for the next longer contexts, if there is one: what a growing sequence needs next."""
@@ -117,17 +139,24 @@ class Buckets:
         rungs = sorted({*self.pages[::2], self.pages[-1]})
         keys = [*map(self.sample, self._main_rows)]
         keys += [key for pages in rungs for key in self._rung(pages, self._main_rows, sizes)]
+        keys += self._extras(self._main_rows)
         done = set(self.at_start(sizes))
         return [key for key in keys if key not in done]
 
     def everything(self) -> list[ProgramKey]:
-        """Return all shapes but the scored ones."""
+        """Return all shapes but the scored and the masked ones."""
         steps = [key for pages in self.pages for key in self._rung(pages, self.rows, self.chunks)]
-        return [*steps, *map(self.sample, self.rows)]
+        return [*steps, *map(self.sample, self.rows), *self._extras(self.rows)]
 
     @property
     def _main_rows(self) -> list[int]:
         return sorted({1, _round_up(self.rows, min(_FEW_ROWS, self.rows[-1])), self.rows[-1]})
+
+    def _extras(self, rows: Iterable[int]) -> list[ProgramKey]:
+        """What few requests ask for: reports and, from short to long, edits."""
+        sizes = list(rows)
+        reports = [ProgramKey("report", size) for size in sizes]
+        return reports + [ProgramKey("edit", size, entries) for entries in self.entries for size in sizes]
 
     def _rung(self, pages: int, rows: Iterable[int], chunks: Iterable[int]) -> list[ProgramKey]:
         sizes = sorted({_round_up(self.chunks, size) for size in chunks})

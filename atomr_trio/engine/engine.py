@@ -14,10 +14,10 @@ from .device_errors import DeviceFault, classify_device_error, fault_name
 from .execution import Drawn
 from .frames import Ready, SequenceOutput, SequenceRequest
 from .loading import load_model
-from .packing import MAX_BANNED
+from .masks import TokenGuide
 from .program_cache import use_compilation_cache
 from .prompt_scores import PromptScores
-from .scheduler import Accepted, StepPlan
+from .scheduler import Accepted, SentStep, StepPlan
 from .sequence import Sequence, finish_reason
 from .settings import EngineSettings
 from .validation import check_request
@@ -91,8 +91,12 @@ class Engine:
         """Compile all shapes now, so that no later step waits for one; prompt log probabilities excepted."""
         self._state.executor.warm_up(partial(on_progress, "compile"))
 
-    def add(self, request: SequenceRequest) -> None:
+    def add(self, request: SequenceRequest, guide: TokenGuide | None = None) -> None:
         """Queue a request; its tokens come out of later steps.
+
+        Args:
+            request: what is wanted.
+            guide: decides, token by token, what the answer may say.
 
         Raises:
             BadRequest: it can never be run, or its number is in use.
@@ -103,13 +107,16 @@ class Engine:
         if request.id in engine.scheduler:
             raise BadRequest(f"request {request.id} is already open")
         vocab_size, longest = engine.model.config.vocab_size, engine.model.max_model_len
-        check_request(request, vocab_size=vocab_size, max_model_len=longest, max_banned=MAX_BANNED)
+        check_request(request, vocab_size=vocab_size, max_model_len=longest)
         over = finish_reason(Sequence.of(request, 0), longest)
         if over is not None:
             # The process before this one died between the last token and the word that it was the last.
             self._ended.append(SequenceOutput(request.id, [], finish_reason=over))
             return
-        self._scores.begin(engine.scheduler.add(request))
+        sequence = engine.scheduler.add(request)
+        self._scores.begin(sequence)
+        if guide is not None:
+            engine.executor.drawing.guide(sequence, guide)
         engine.programs.set_busy(True)
 
     def abort(self, request_id: int) -> bool:
@@ -189,13 +196,14 @@ class Engine:
             return StepResult(outputs=ended, lacking=bool(plan.sequences))
         plan = chosen
         self.steps += 1
+        sent = engine.scheduler.send(plan)
         try:
             drawn = engine.executor.run(plan, score=score)
         except Exception as error:
-            return StepResult(outputs=ended, failed=self._recover(plan, error))
-        failed = [(number, self._fail(number, "not a number")) for number in drawn.broken]
+            return StepResult(outputs=ended, failed=self._recover(plan, sent, error))
+        failed = [(number, self._fail(number, "it had no token to draw")) for number in drawn.broken]
         self._scores.record(plan.chunk, drawn.scores)
-        accepted = engine.scheduler.commit(plan, drawn.tokens)
+        accepted = engine.scheduler.commit(sent, drawn.tokens)
         outputs = ended + [self._output(one, drawn) for one in accepted]
         return StepResult(outputs=outputs, failed=failed, tokens=plan.tokens)
 
@@ -206,13 +214,16 @@ class Engine:
             [accepted.token],
             [drawn.logprobs[request.id]] if request.logprobs else None,
             accepted.finish_reason,
+            accepted.sequence.cached_tokens or 0,
             prompt_logprobs=self._scores.take(request.id),
+            top_logprobs=[list(drawn.top[request.id][: request.top_logprobs])] if request.top_logprobs else None,
         )
 
-    def _recover(self, plan: StepPlan, error: Exception) -> list[tuple[int, InferenceError]]:
+    def _recover(self, plan: StepPlan, sent: SentStep, error: Exception) -> list[tuple[int, InferenceError]]:
         """Decide what a failed step means: who fails, what is computed again, or that it is over."""
         fault = classify_device_error(error)
         logger.error("step %d failed (%s)", self.steps, fault.name, exc_info=error)
+        self._state.scheduler.drop(sent)
         if fault is DeviceFault.POISONED:
             raise CudaContextPoisoned(fault_name(error)) from error
         if fault is DeviceFault.OUT_OF_MEMORY:
@@ -239,6 +250,8 @@ class Engine:
             raise CudaContextPoisoned(fault_name(again)) from error
 
     def _fail(self, request_id: int, why: str) -> InferenceError:
+        # What was computed for it may be what is wrong: nobody else is to go on from there.
+        self._state.scheduler.abort(request_id, forget=True)
         self.abort(request_id)
         return Internal(f"the model's step failed: {why}")
 

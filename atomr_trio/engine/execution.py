@@ -11,8 +11,9 @@ from attrs import define, field, frozen
 from .blocks import pages_for
 from .buckets import Buckets, ProgramKey
 from .compile_cache import CompileCache
+from .drawing import Drawing, read_draws
 from .model import KV
-from .packing import Ints, Row, pack_draws, pack_steps
+from .packing import Ints, Row, pack_steps
 from .scheduler import Chunk, StepPlan
 from .sequence import Sequence
 from .weights import Params
@@ -26,17 +27,19 @@ class Drawn:
 
     Args:
         tokens: the token drawn for each sequence of ``plan.drawing``, by request number.
-        logprobs: their log probabilities; NaN where the model's output was not a number.
+        logprobs: their log probabilities; NaN where the model's output was not a number, or no token was allowed.
+        top: the most likely tokens in their place, best first, where some row of the step asked for them.
         scores: log probability of tokens ``start + 1 …`` of the chunk's sequence, if it was scored.
     """
 
     tokens: dict[int, int] = field(factory=dict[int, int])
     logprobs: dict[int, float] = field(factory=dict[int, float])
+    top: dict[int, tuple[tuple[int, float], ...]] = field(factory=dict[int, tuple[tuple[int, float], ...]])
     scores: list[float] = field(factory=list[float])
 
     @property
     def broken(self) -> list[int]:
-        """Requests whose model output was not a number."""
+        """Requests that got no token: the model's output was not a number, or none was allowed."""
         return [number for number, logprob in self.logprobs.items() if math.isnan(logprob)]
 
 
@@ -59,6 +62,7 @@ class StepExecutor:
         buckets: which shapes there are.
         page_size: tokens a page.
         new_kv: allocates the cache.
+        drawing: draws from the logits.
     """
 
     _params: Params
@@ -66,6 +70,7 @@ class StepExecutor:
     _buckets: Buckets
     _page_size: int
     _new_kv: Callable[[], KV]
+    drawing: Drawing
     _kv: KV = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -107,14 +112,19 @@ class StepExecutor:
     def at_hand(self, plan: StepPlan, *, score: bool) -> StepPlan:
         """Return the part of a plan that can run without waiting for a program; what it lacks is being compiled."""
         rows = [Row(sequence, len(sequence.tokens) - 1, 1) for sequence in plan.decodes]
-        decodes = not rows or self._is_at_hand(self._decode_key(rows), draws=True)
-        chunk = plan.chunk is None or self._is_at_hand(
-            self._chunk_key(plan.chunk, score=score), draws=plan.chunk.completes
-        )
+        decodes = not rows or self._is_at_hand(self._decode_key(rows), rows, draws=True)
+        chunk = plan.chunk is None or self._is_chunk_at_hand(plan.chunk, score=score)
         return StepPlan(plan.decodes if decodes else (), plan.chunk if chunk else None)
 
-    def _is_at_hand(self, wanted: ProgramKey, *, draws: bool) -> bool:
-        return self._programs.is_at_hand(wanted, (lambda key: self._buckets.sample(key.rows)) if draws else None)
+    def _is_chunk_at_hand(self, chunk: Chunk, *, score: bool) -> bool:
+        rows = [Row(chunk.sequence, chunk.start, chunk.length)]
+        return self._is_at_hand(self._chunk_key(chunk, score=score), rows, draws=chunk.completes)
+
+    def _is_at_hand(self, wanted: ProgramKey, rows: list[Row], *, draws: bool) -> bool:
+        if not draws:
+            return self._programs.is_at_hand(wanted)
+        needs = self.drawing.needs(rows)
+        return self._programs.is_at_hand(wanted, lambda key: self.drawing.keys(needs, key.rows))
 
     def _decode_key(self, rows: list[Row]) -> ProgramKey:
         return self._buckets.decode(len(rows), self._pages(rows))
@@ -136,13 +146,15 @@ class StepExecutor:
         return pages_for(max(row.end for row in rows), self._page_size)
 
     def _start(self, wanted: ProgramKey, rows: list[Row], *, draws: bool) -> _Started:
-        key, program = self._programs.choose(wanted, [self._buckets.sample(wanted.rows)])
-        self._programs.prepare(self._buckets.wider(wanted))
         # A larger program makes more rows of logits, and the draw has to fit them.
-        drawing = self._buckets.sample(key.rows)
-        draw = self._programs.require(drawing) if draws else None
+        needs = self.drawing.needs(rows)
+        key, program = self._programs.choose(wanted, self.drawing.keys(needs, wanted.rows))
+        self._programs.prepare([*self._buckets.wider(wanted), *self.drawing.soon(needs, key.rows)])
+        if draws:
+            for drawing in self.drawing.keys(needs, key.rows):
+                self._programs.require(drawing)
         self._kv, logits, scores = program(self._params, self._kv, pack_steps(key, rows))
-        return _Started(rows, draw(logits, pack_draws(drawing, rows)) if draw else None, scores)
+        return _Started(rows, self.drawing.start(self._programs.get, rows, needs, logits) if draws else None, scores)
 
 
 def _collect(started: _Started, result: Drawn) -> None:
@@ -150,11 +162,10 @@ def _collect(started: _Started, result: Drawn) -> None:
     # would be dispatched in one go, out of reach of aborts, of other sequences, and of the deadline of a step.
     started.scores.block_until_ready()
     if started.drawn is not None:
-        values: Ints = np.asarray(started.drawn)
-        logprobs = np.ascontiguousarray(values[:, 1]).view(np.float32)
-        for row, token, logprob in zip(started.rows, values[:, 0].tolist(), logprobs.tolist(), strict=False):
-            result.tokens[row.sequence.id] = token
-            result.logprobs[row.sequence.id] = logprob
+        packed: Ints = np.asarray(started.drawn)
+        for row, drawn in zip(started.rows, read_draws(packed, len(started.rows)), strict=True):
+            number = row.sequence.id
+            result.tokens[number], result.logprobs[number], result.top[number] = drawn.token, drawn.logprob, drawn.top
     if started.scores.size:
         scores: npt.NDArray[np.float32] = np.asarray(started.scores)
         result.scores.extend(scores[: started.rows[-1].count].tolist())

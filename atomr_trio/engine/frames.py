@@ -83,6 +83,13 @@ class SequenceRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True
         min_tokens: neither end token is drawn before this many tokens.
         logprobs: return the log probability of each token.
         prompt_logprobs: return the log probability of each prompt token.
+        top_logprobs: return so many of the most likely tokens with each token, 20 at most; takes ``logprobs``.
+        repetition_penalty: positive logits of tokens of prompt and answer are divided by it, others multiplied; 1: off.
+        presence_penalty: taken from the logits of tokens of the answer.
+        frequency_penalty: the same, times how often the answer has the token.
+        logit_bias: tokens, and what is added to their logits.
+        priority: lower runs sooner; 0 is usual.
+        salt: only requests of the same salt find each other's prompts in the cache.
     """
 
     id: int
@@ -100,6 +107,13 @@ class SequenceRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True
     min_tokens: int = 0
     logprobs: bool = False
     prompt_logprobs: bool = False
+    top_logprobs: int = 0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: list[tuple[int, float]] = []
+    priority: int = 0
+    salt: str = ""
 
 
 class SequenceOutput(msgspec.Struct, frozen=True, array_like=True):
@@ -110,8 +124,9 @@ class SequenceOutput(msgspec.Struct, frozen=True, array_like=True):
         token_ids: the new tokens; the one that ended the sequence is the last of them.
         logprobs: the log probability (raw distribution, natural log) of each new token, if asked for.
         finish_reason: set on the last output of a sequence and only there.
-        cached_tokens: how many prompt tokens were found in the cache.
+        cached_tokens: how many prompt tokens were found in the cache; the same in all outputs of a sequence.
         prompt_logprobs: with the first token, if asked for: one value per prompt token, ``None`` for the first.
+        top_logprobs: for each new token the most likely tokens in its place, best first, if asked for.
     """
 
     id: int
@@ -120,6 +135,7 @@ class SequenceOutput(msgspec.Struct, frozen=True, array_like=True):
     finish_reason: FinishReason | None = None
     cached_tokens: int = 0
     prompt_logprobs: list[float | None] | None = None
+    top_logprobs: list[list[tuple[int, float]]] | None = None
 
 
 # --- server to device process

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from attrs import frozen
 
 from atomr_trio.core import ModelLoadError
-from atomr_trio.formats import GgufFile
+from atomr_trio.formats import GgufFile, HfFolder
 
 from .config import DType, ModelConfig
 from .device import Device, first_device, wait_for
 from .memory import available_bytes, choose_pages, page_bytes
 from .settings import EngineSettings
-from .weights import Params, load_gguf_params, random_params
+from .weights import Params, load_gguf_params, load_hf_params, random_params
 
 __all__ = ["LoadedModel", "load_model", "resolve_dtype"]
 
@@ -64,11 +64,14 @@ def resolve_dtype(asked: str, platform: str) -> DType:
 
 
 def _read(settings: EngineSettings, dtype: DType, on_progress: OnProgress) -> tuple[ModelConfig, Params]:
+    config = ModelConfig.read(settings.model) if settings.model else ModelConfig.tiny()
     if settings.load_format == "dummy":
-        config = ModelConfig.tiny()
         return config, random_params(config, dtype, settings.seed)
+    folder = HfFolder.at(settings.model)
+    if folder is not None:
+        with folder.open_weights() as weights:
+            return config, load_hf_params(weights, config, dtype, on_progress)
     with GgufFile.open(settings.model) as file:
-        config = ModelConfig.from_gguf(file.fields)
         return config, load_gguf_params(file, config, dtype, on_progress)
 
 

@@ -4,8 +4,13 @@
 Layers are unrolled: each reads its own weight arrays and updates its own pair of cache arrays in place.
 """
 
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .config import ModelConfig
 from .kv_cache import KV as KV
@@ -38,57 +43,111 @@ def forward(
     Returns:
         The normed hidden states, float32 ``[B, C, hidden]``, and the new cache.
     """
-    dtype = activation_dtype(kv)
     slots = find_slots(kv, positions, page_tables)
-    rotation = angles(slots.positions[:, :, None], params["inv_freq"])
-    x = embedding(tokens, params["embed"])
+    tables = _rotations(config, params, slots.positions[:, :, None])
+    x = _embed(config, params, tokens, activation_dtype(kv))
     new_kv: KV = []
-    for layer, cache in zip(params["layers"], kv, strict=True):
-        normed = _norm(config, x, layer["attn_norm"]).astype(dtype)
-        attended, cache = _attention(config, layer, cache, normed, slots, rotation)
-        x = x + attended
-        x = x + _feed_forward(layer, _norm(config, x, layer["ffn_norm"]).astype(dtype))
+    for index, (layer, cache) in enumerate(zip(params["layers"], kv, strict=True)):
+        window = config.window(index)
+        x, cache = _one_block(_Kind(config, window), layer, cache, x, slots, tables[window > 0])
         new_kv.append(cache)
     return _norm(config, x, params["final_norm"]), new_kv
 
 
 def logits(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:
     """Return float32 ``[..., vocab]`` for hidden states float32 ``[..., hidden]`` out of `forward`."""
-    return linear(hidden, params.get("output", params["embed"]))
+    return _capped(linear(hidden, params.get("output", params["embed"])), config.final_soft_cap)
+
+
+class _Kind(NamedTuple):
+    """What makes two blocks the same code. ``window``: positions that a token sees; 0 is all."""
+
+    config: ModelConfig
+    window: int
+
+
+Rotation = tuple[jax.Array, jax.Array]
+
+
+def _rotations(config: ModelConfig, params: Params, positions: jax.Array) -> tuple[Rotation, Rotation]:
+    """Cosine and sine for layers without a window, and for those with one."""
+    table = angles(positions, params["inv_freq"], config.rope.amplitude)
+    if config.local_rope is None or "local_inv_freq" not in params:
+        return table, table
+    return table, angles(positions, params["local_inv_freq"], config.local_rope.amplitude)
+
+
+def _embed(config: ModelConfig, params: Params, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    x = embedding(tokens, params["embed"])
+    if not config.scaled_embedding:
+        return x
+    # The checkpoints were trained with the factor rounded to their dtype.
+    return x * jnp.float32(np.float32(config.hidden_size**0.5).astype(dtype))
+
+
+def _block(
+    kind: _Kind, layer: LayerParams, cache: LayerCache, x: jax.Array, slots: Slots, rotation: Rotation
+) -> tuple[jax.Array, LayerCache]:
+    config, dtype = kind.config, activation_dtype([cache])
+    normed = _norm(config, x, layer["attn_norm"]).astype(dtype)
+    attended, cache = _attention(kind, layer, cache, normed, slots, rotation)
+    x = x + _post_norm(config, attended, layer.get("attn_post_norm"))
+    fed = _feed_forward(config, layer, _norm(config, x, layer["ffn_norm"]).astype(dtype))
+    return x + _post_norm(config, fed, layer.get("ffn_post_norm")), cache
+
+
+# Most layers have the same shapes: jitted, a kind of block is traced and lowered once, not once a layer.
+_one_block: Callable[[_Kind, LayerParams, LayerCache, jax.Array, Slots, Rotation], tuple[jax.Array, LayerCache]] = (
+    jax.jit(_block, static_argnums=0)
+)
 
 
 def _norm(config: ModelConfig, x: jax.Array, weight: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + config.rms_norm_eps) * weight
 
 
-def _feed_forward(layer: LayerParams, x: jax.Array) -> jax.Array:
+def _post_norm(config: ModelConfig, x: jax.Array, weight: jax.Array | None) -> jax.Array:
+    return x if weight is None else _norm(config, x.astype(jnp.float32), weight)
+
+
+def _feed_forward(config: ModelConfig, layer: LayerParams, x: jax.Array) -> jax.Array:
     gate, up = jnp.split(linear(x, layer["gate_up"]), 2, axis=-1)
-    # silu(gate) * up, divided last: XLA:CPU repeats cheap operations, but not a division, for every output of a
-    # one-row product that follows.
-    return linear(gate * up / (1 + jnp.exp(-gate)), layer["down"])
+    # gate * sigmoid(…) * up, divided last: XLA:CPU repeats cheap operations, but not a division, for every output of
+    # a one-row product that follows. gelu is sigmoid's, too: 0.5 * (1 + tanh(z)) = sigmoid(2 * z).
+    bent = gate if config.activation == "silu" else _GELU * (gate + 0.044715 * gate * gate * gate)
+    return linear(gate * up / (1 + jnp.exp(-bent)), layer["down"])
+
+
+_GELU = 2 * math.sqrt(2 / math.pi)
+
+
+def _biased(x: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return x if bias is None else x + bias.astype(x.dtype)
 
 
 def _attention(
-    config: ModelConfig,
-    layer: LayerParams,
-    cache: LayerCache,
-    x: jax.Array,
-    slots: Slots,
-    rotation: tuple[jax.Array, jax.Array],
+    kind: _Kind, layer: LayerParams, cache: LayerCache, x: jax.Array, slots: Slots, rotation: Rotation
 ) -> tuple[jax.Array, LayerCache]:
     batch, chunk, _ = x.shape
+    config = kind.config
     heads, kv_heads = config.num_heads, config.num_kv_heads
-    qkv = linear(x, layer["qkv"]).reshape(batch, chunk, heads + 2 * kv_heads, config.head_dim)
-    q, k, v = jnp.split(qkv, (heads, heads + kv_heads), axis=2)
+    qkv = _biased(linear(x, layer["qkv"]), layer.get("qkv_bias"))
+    q, k, v = jnp.split(qkv.reshape(batch, chunk, -1, config.head_dim), (heads, heads + kv_heads), axis=2)
+    if "q_norm" in layer and "k_norm" in layer:
+        q = _norm(config, q.astype(jnp.float32), layer["q_norm"])
+        k = _norm(config, k.astype(jnp.float32), layer["k_norm"])
     keys = write_tokens(cache[0], slots, rotate(k, *rotation))
     values = write_tokens(cache[1], slots, v)
-    attended = _attend(
-        rotate(q, *rotation), read_pages(keys, slots.tables), read_pages(values, slots.tables), slots.positions
-    )
-    return linear(attended.astype(x.dtype), layer["attn_out"]), (keys, values)
+    past = read_pages(keys, slots.tables), read_pages(values, slots.tables)
+    attended = _attend(kind, rotate(q, *rotation), *past, slots.positions)
+    return _biased(linear(attended.astype(x.dtype), layer["attn_out"]), layer.get("out_bias")), (keys, values)
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> jax.Array:
+def _capped(x: jax.Array, cap: float | None) -> jax.Array:
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def _attend(kind: _Kind, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> jax.Array:
     """Softmax attention: ``q [B, C, heads, D]`` over ``k, v [B, kv_heads, T, D]``; returns ``[B, C, heads * D]``.
 
     The query heads of one group are further rows of one product, and the softmax is divided after the second
@@ -96,11 +155,14 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> j
     """
     batch, chunk, heads, dim = q.shape
     kv_heads, time = k.shape[1:3]
-    rows = q.reshape(batch, chunk, kv_heads, -1, dim).transpose(0, 2, 3, 1, 4) * dim**-0.5
+    rows = q.reshape(batch, chunk, kv_heads, -1, dim).transpose(0, 2, 3, 1, 4) * kind.config.score_scale
     scores = _batched(rows.reshape(batch, kv_heads, -1, dim), k, 3).reshape(batch, kv_heads, -1, chunk, time)
-    # Position 0 is visible to every row, padding included, so no row is masked as a whole: that would make NaN,
+    scores = _capped(scores, kind.config.attention_soft_cap)
+    # Every row sees its own position, and padding position 0, so no row is masked as a whole: that would make NaN,
     # which padding would store in the garbage page, where a probability of 0 does not stop it.
     visible = jnp.arange(time) <= positions[:, :, None]
+    if kind.window:
+        visible &= jnp.arange(time) > positions[:, :, None] - kind.window
     scores = jnp.where(visible[:, None, None], scores, -jnp.inf)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     mixed = _batched(weights.reshape(batch, kv_heads, -1, time), v, 2).reshape(batch, kv_heads, -1, chunk, dim)

@@ -15,16 +15,19 @@ import numpy.typing as npt
 from attrs import frozen
 
 from .buckets import ProgramKey
+from .frames import SequenceRequest
 from .sampler import SamplingState, seed_words
 from .sequence import Sequence
 
 __all__ = [
     "DRAW_WIDTH",
     "MAX_BANNED",
+    "NO_TOKEN",
     "DrawInputs",
     "Ints",
     "Row",
     "StepInputs",
+    "banned_ids",
     "pack_draws",
     "pack_steps",
     "step_width",
@@ -33,14 +36,15 @@ __all__ = [
 ]
 
 MAX_BANNED = 8
-"""Token ids that a row can forbid (the end tokens, while ``min_tokens`` are not reached)."""
+"""End tokens that a draw can forbid itself, while ``min_tokens`` are not reached; more of them take an edit."""
+
+NO_TOKEN = 2**31 - 1
+"""Out of range of any vocabulary: scattering there does nothing. Not -1, which would be the last token."""
 
 # temperature, top_k, top_p, min_p, seed, position, banned
 _DRAW = struct.Struct(f"<f i 2f 2I i {MAX_BANNED}i")
 DRAW_WIDTH = _DRAW.size // 4
 _START_COUNT = 2
-# Out of range of any vocabulary: scattering there does nothing. Not -1, which would be the last token.
-_NO_TOKEN = 2**31 - 1
 
 Ints = npt.NDArray[np.int32]
 
@@ -57,6 +61,11 @@ class Row:
     def end(self) -> int:
         """Position of the token that can be drawn after this row."""
         return self.start + self.count
+
+    @property
+    def bans_ends(self) -> bool:
+        """The token after this row comes before ``min_tokens``: it may not be one that ends the answer."""
+        return self.end - self.sequence.prompt_len < self.sequence.request.min_tokens
 
 
 class StepInputs(NamedTuple):
@@ -128,16 +137,20 @@ def pack_draws(key: ProgramKey, rows: list[Row]) -> Ints:
         asked = row.sequence.request
         seed = seed_words(asked.seed)
         values = (asked.temperature, asked.top_k, asked.top_p, asked.min_p, *seed, row.end)
-        _DRAW.pack_into(target.data, 0, *values, *_banned(row.sequence))
+        _DRAW.pack_into(target.data, 0, *values, *_banned(row))
     return packed
 
 
-def _banned(sequence: Sequence) -> list[int]:
-    asked = sequence.request
-    ids: list[int] = []
-    if sequence.generated < asked.min_tokens:
-        ids = [*asked.stop_ids, *([] if asked.ignore_eos else asked.eos_ids)]
-    return ids + [_NO_TOKEN] * (MAX_BANNED - len(ids))
+def banned_ids(request: SequenceRequest) -> list[int]:
+    """Return the tokens that may not be drawn before ``min_tokens``."""
+    return list(dict.fromkeys([*request.stop_ids, *([] if request.ignore_eos else request.eos_ids)]))
+
+
+def _banned(row: Row) -> list[int]:
+    ids = banned_ids(row.sequence.request) if row.bans_ends else []
+    if len(ids) > MAX_BANNED:
+        ids = []
+    return ids + [NO_TOKEN] * (MAX_BANNED - len(ids))
 
 
 def unpack_draws(packed: jax.Array) -> DrawInputs:

@@ -1,11 +1,13 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""The two device programs of a step, and how they are compiled.
+"""The device programs of a step, and how they are compiled.
 
 A step is a forward program (cache donated, one row of logits per sequence) and a draw from its logits. They are apart
-because drawing takes as long to compile as the model, and its shape knows neither context nor chunk.
+because drawing takes as long to compile as the model, and its shape knows neither context nor chunk. What few requests
+ask for (masks, edits, the best tokens) comes in small programs before and after the draw.
 """
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,12 +17,15 @@ from attrs import define, field
 
 from .buckets import ProgramKey
 from .config import ModelConfig
+from .edits import edit, edit_width
+from .masks import mask_words, restrict
 from .model import KV, forward, logits
 from .packing import DRAW_WIDTH, step_width, unpack_draws, unpack_steps
-from .sampler import greedy, sample, token_logprobs
+from .sampler import greedy, sample, token_logprobs, top_logprobs
+from .validation import MAX_TOP_LOGPROBS
 from .weights import Params
 
-__all__ = ["ProgramBuilder", "compute", "draw"]
+__all__ = ["ProgramBuilder", "compute", "draw", "report"]
 
 
 def compute(
@@ -67,6 +72,27 @@ def draw(raw: jax.Array, packed: jax.Array) -> jax.Array:
     return jnp.stack([ids, bits], axis=1)
 
 
+def report(raw: jax.Array, drawn: jax.Array) -> jax.Array:
+    """Say what the raw logits have to say of drawn tokens.
+
+    Args:
+        raw: f32 ``[B, V]``, logits before masks and edits.
+        drawn: i32 ``[B, 2]``, from `draw` of the masked and edited logits.
+
+    Returns:
+        i32 ``[B, 2 + 2 * n]``, ``n = min(MAX_TOP_LOGPROBS, V)``: as `draw` for the raw logits, then the ``n`` best
+        tokens, then the bits of their log probabilities.
+    """
+    ids = drawn[:, 0]
+    # A row that had nothing to draw from has to be seen, however sound its raw logits are.
+    broken = jnp.isnan(jax.lax.bitcast_convert_type(drawn[:, 1], jnp.float32))
+    logprobs = jnp.where(broken, jnp.nan, token_logprobs(raw, ids))
+    best, scores = top_logprobs(raw, min(MAX_TOP_LOGPROBS, raw.shape[1]))
+    floats = jnp.concatenate([logprobs[:, None], scores], axis=1)
+    bits = jax.lax.bitcast_convert_type(floats, jnp.int32)
+    return jnp.concatenate([ids[:, None], bits[:, :1], best, bits[:, 1:]], axis=1)
+
+
 def _spec(array: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
@@ -87,15 +113,27 @@ class ProgramBuilder:
     _tracing: threading.Lock = field(init=False, factory=threading.Lock)
 
     def __call__(self, key: ProgramKey) -> jax.stages.Compiled:
-        """Compile the program of this shape: ``draw`` or ``compute``, the latter with its cache donated."""
+        """Compile the program of this shape; that of ``compute`` with its cache donated."""
         with self._tracing:
-            lowered = self._lower_draw(key) if key.kind == "sample" else self._lower_compute(key)
+            lowered = self._lower(key)
         return lowered.compile()
 
-    def _lower_draw(self, key: ProgramKey) -> jax.stages.Lowered:
+    def _lower(self, key: ProgramKey) -> jax.stages.Lowered:
+        match key.kind:
+            case "mask":
+                return self._lower_on_logits(restrict, key, mask_words(self._config.vocab_size))
+            case "edit":
+                return self._lower_on_logits(edit, key, edit_width(key.chunk))
+            case "sample":
+                return self._lower_on_logits(draw, key, DRAW_WIDTH)
+            case "report":
+                return self._lower_on_logits(report, key, 2)
+            case _:
+                return self._lower_compute(key)
+
+    def _lower_on_logits(self, program: Callable[..., jax.Array], key: ProgramKey, width: int) -> jax.stages.Lowered:
         raw = jax.ShapeDtypeStruct((key.rows, self._config.vocab_size), jnp.float32)
-        packed = jax.ShapeDtypeStruct((key.rows, DRAW_WIDTH), jnp.int32)
-        return jax.jit(draw).lower(raw, packed)
+        return jax.jit(program).lower(raw, jax.ShapeDtypeStruct((key.rows, width), jnp.int32))
 
     def _lower_compute(self, key: ProgramKey) -> jax.stages.Lowered:
         packed = jax.ShapeDtypeStruct((key.rows, step_width(key)), jnp.int32)

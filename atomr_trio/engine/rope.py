@@ -2,24 +2,16 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpy.typing as npt
 
-from .config import ModelConfig
-
-__all__ = ["angles", "inverse_frequencies", "rotate"]
+__all__ = ["angles", "rotate"]
 
 
-def inverse_frequencies(config: ModelConfig) -> npt.NDArray[np.float32]:
-    """Return the rotation per position of each pair, in radians: ``[head_dim / 2]``."""
-    exponent = np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim
-    return (config.rope_theta**-exponent / config.rope_scale).astype(np.float32)
-
-
-def angles(positions: jax.Array, inv_freq: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return cosine and sine for i32 positions ``[...]``: each ``[..., head_dim / 2]`` float32."""
+def angles(positions: jax.Array, inv_freq: jax.Array, amplitude: float = 1.0) -> tuple[jax.Array, jax.Array]:
+    """Return ``amplitude`` times cosine and sine for i32 positions ``[...]``: float32 ``[..., head_dim / 2]`` each."""
     theta = positions[..., None].astype(jnp.float32) * inv_freq
-    return jnp.cos(theta), jnp.sin(theta)
+    if amplitude == 1.0:
+        return jnp.cos(theta), jnp.sin(theta)
+    return jnp.cos(theta) * amplitude, jnp.sin(theta) * amplitude
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

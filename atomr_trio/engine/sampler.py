@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["SamplingState", "greedy", "sample", "seed_words", "token_logprobs"]
+__all__ = ["SamplingState", "greedy", "sample", "seed_words", "token_logprobs", "top_logprobs"]
 
 CANDIDATES = 64
 
@@ -24,6 +24,9 @@ CANDIDATES = 64
 _BLOCK = 64
 
 _INFINITY_BITS = 0x7F800000
+
+# Beyond these, a temperature or its inverse is 0 or infinite in float32, and the weights are no numbers.
+_COLDEST, _HOTTEST = 1e-20, 1e20
 
 
 class SamplingState(NamedTuple):
@@ -67,10 +70,33 @@ def greedy(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 def token_logprobs(logits: jax.Array, ids: jax.Array) -> jax.Array:
     """Return the log probability, f32 ``[C]``, of token ``ids`` i32 ``[C]`` under raw logits f32 ``[C, V]``."""
     chosen = jnp.take_along_axis(logits, ids[:, None], axis=-1)[:, 0]
+    return chosen - _log_total(_in_blocks(logits))
+
+
+def top_logprobs(logits: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Return the ``count`` best tokens of each row, best first, the lower id first among equals.
+
+    Args:
+        logits: f32 ``[B, V]``, raw.
+        count: at most V.
+
+    Returns:
+        ids i32 ``[B, count]``, and their log probabilities f32 ``[B, count]``.
+    """
     blocks = _in_blocks(logits)
-    peaks = jnp.max(blocks, axis=-1)
-    peak = jnp.max(peaks, axis=-1)
-    return chosen - peak - jnp.log(jnp.sum(jnp.exp(blocks - peak[:, None, None]), axis=(1, 2)))
+    _, chosen = jax.lax.top_k(jnp.max(blocks, axis=-1), min(count, blocks.shape[1]))
+    # In the order of their tokens, so that the first of equals is the lowest.
+    chosen = jnp.sort(chosen, axis=-1)
+    near = jnp.take_along_axis(blocks, chosen[:, :, None], axis=1).reshape(logits.shape[0], -1)
+    best, place = jax.lax.top_k(near, count)
+    ids = _token(jnp.take_along_axis(chosen, place // _BLOCK, axis=1), place % _BLOCK)
+    return ids, best - _log_total(blocks)[:, None]
+
+
+def _log_total(blocks: jax.Array) -> jax.Array:
+    """Logarithm of the sum of the exponentials of each row, ``[B]``."""
+    peak = jnp.max(jnp.max(blocks, axis=-1), axis=-1)
+    return peak + jnp.log(jnp.sum(jnp.exp(blocks - peak[:, None, None]), axis=(1, 2)))
 
 
 def sample(logits: jax.Array, state: SamplingState) -> tuple[jax.Array, jax.Array]:
@@ -126,7 +152,7 @@ class _Rows(NamedTuple):
 def _weights(blocks: jax.Array, state: SamplingState, vocab: int) -> jax.Array:
     """Unnormalised probabilities after all filters, 0 where dropped: the shape of ``blocks``."""
     below = jnp.max(blocks, axis=(1, 2), keepdims=True) - blocks
-    temperature = jnp.where(state.temperature > 0, state.temperature, 1.0)
+    temperature = jnp.where(state.temperature > 0, jnp.clip(state.temperature, _COLDEST, _HOTTEST), 1.0)
     min_p_limit = jnp.where(state.min_p > 0, -jnp.log(state.min_p) * temperature, jnp.inf)
     top_k = jnp.where((state.top_k > 0) & (state.top_k < vocab), state.top_k, vocab)
     weights = jnp.exp(-below / temperature[:, None, None])

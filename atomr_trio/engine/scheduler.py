@@ -1,20 +1,26 @@
 """What the next step computes. Pure: no device, no clock, no I/O.
 
 A step is every decoding sequence (one token each) and at most one chunk of one prompt, under a token budget.
+
+A step is planned (``schedule``), sent to the device (``send``) and booked (``commit``) or given up (``drop``). The next
+one may be sent before the last one is booked: sequences then go on with tokens that only the device knows.
 """
 
+from bisect import insort
 from collections import deque
 from collections.abc import Mapping
 
 from attrs import define, field, frozen, validators
 
-from atomr_trio.core import Backpressure, FinishReason
+from atomr_trio.core import Backpressure
 
 from .blocks import BlockPool, pages_for
 from .frames import SequenceRequest
-from .sequence import Sequence, SequenceState, finish_reason
+from .page_ledger import PageLedger
+from .sequence import Sequence, SequenceState, finish_reason, is_exhausted
+from .step_plan import Accepted, Chunk, SentStep, Share, StepPlan
 
-__all__ = ["Accepted", "Chunk", "Scheduler", "SchedulerLimits", "StepPlan"]
+__all__ = ["Accepted", "Chunk", "Scheduler", "SchedulerLimits", "SentStep", "StepPlan"]
 
 
 @frozen(kw_only=True)
@@ -28,6 +34,8 @@ class SchedulerLimits:
         chunk_busy: the same while sequences decode, so that a long prompt does not stall their streams.
         max_waiting: sequences that may wait.
         watermark: pages that an admission leaves free for those who run, unless nobody runs.
+        ageing: how many later arrivals one level of priority is worth. No request is overtaken by more than this times
+            its distance from the best priority, so that every class gets its turn.
     """
 
     max_num_seqs: int = field(validator=validators.ge(1))
@@ -36,6 +44,7 @@ class SchedulerLimits:
     chunk_busy: int = field(validator=validators.ge(1))
     max_waiting: int = field(default=1024, validator=validators.ge(1))
     watermark: int = field(default=0, validator=validators.ge(0))
+    ageing: int = field(default=64, validator=validators.ge(0))
 
     @property
     def token_budget(self) -> int:
@@ -43,71 +52,30 @@ class SchedulerLimits:
         return self.max_num_seqs - 1 + max(self.chunk, self.chunk_busy)
 
 
-@frozen
-class Chunk:
-    """A piece of a prompt: tokens ``start .. start + length`` of a sequence."""
-
-    sequence: Sequence
-    start: int
-    length: int
-
-    @property
-    def completes(self) -> bool:
-        """After this chunk the next token is drawn."""
-        return self.start + self.length == len(self.sequence.tokens)
-
-
-@frozen
-class StepPlan:
-    """The work of one step: the last token of each of ``decodes``, and one chunk."""
-
-    decodes: tuple[Sequence, ...]
-    chunk: Chunk | None
-
-    @property
-    def tokens(self) -> int:
-        """Rows that are computed."""
-        return len(self.decodes) + (self.chunk.length if self.chunk else 0)
-
-    @property
-    def sequences(self) -> tuple[Sequence, ...]:
-        """Everybody who takes part."""
-        return self.decodes if self.chunk is None else (*self.decodes, self.chunk.sequence)
-
-    @property
-    def drawing(self) -> tuple[Sequence, ...]:
-        """Those who get a token from this step."""
-        return self.sequences if self.chunk is None or self.chunk.completes else self.decodes
-
-
-@frozen
-class Accepted:
-    """A token that was added to a sequence, and why it was the last, if so."""
-
-    sequence: Sequence
-    token: int
-    finish_reason: FinishReason | None
-
-
 @define
 class Scheduler:
     """Decides who runs, owns the queue and the page accounting.
 
-    The pool must have room for one sequence of ``max_model_len``: then the sequence that was admitted first can always
-    go on, and so every request ends.
+    Whoever has the lower rank (arrival, plus ``ageing`` for each level of priority) is admitted sooner and gives its
+    pages up later; a rank never changes. The pool must have room for one sequence of ``max_model_len``: then the
+    running sequence of the lowest rank can always go on, and so every request ends.
     """
 
     limits: SchedulerLimits
     pool: BlockPool
-    waiting: deque[Sequence] = field(init=False, factory=deque[Sequence])
+    waiting: list[Sequence] = field(init=False, factory=list[Sequence])
     running: list[Sequence] = field(init=False, factory=list[Sequence])
     preemptions: int = field(init=False, default=0)
+    _ledger: PageLedger = field(init=False)
     _open: dict[int, Sequence] = field(init=False, factory=dict[int, Sequence])
     _arrivals: int = field(init=False, default=0)
     _max_running: int = field(init=False)
+    _sent: int = field(init=False, default=0)
+    _on_device: deque[SentStep] = field(init=False, factory=deque[SentStep])
 
     def __attrs_post_init__(self) -> None:
         self._max_running = self.limits.max_num_seqs
+        self._ledger = PageLedger(self.pool)
         if pages_for(self.limits.max_model_len, self.pool.page_size) > self.pool.num_pages:
             raise ValueError("the pool is too small for one sequence of max_model_len")
 
@@ -118,6 +86,10 @@ class Scheduler:
 
     def __contains__(self, request_id: int) -> bool:
         return request_id in self._open
+
+    def rank(self, sequence: Sequence) -> tuple[int, int]:
+        """Return what sequences are ordered by, lowest first."""
+        return sequence.arrival + self.limits.ageing * sequence.request.priority, sequence.arrival
 
     def add(self, request: SequenceRequest) -> Sequence:
         """Queue a request that fits ``max_model_len`` and whose number is not in use.
@@ -130,104 +102,169 @@ class Scheduler:
         sequence = Sequence.of(request, self._arrivals)
         self._arrivals += 1
         self._open[request.id] = sequence
-        self.waiting.append(sequence)
+        insort(self.waiting, sequence, key=self.rank)
         return sequence
 
-    def abort(self, request_id: int) -> Sequence | None:
-        """Forget a request in whatever phase it is; its pages are free at once. ``None``: there is no such request."""
+    def abort(self, request_id: int, *, forget: bool = False) -> Sequence | None:
+        """Forget a request in whatever phase it is. ``None``: there is no such request.
+
+        Its pages are free as soon as no step on the device has a part of it.
+
+        Args:
+            request_id: whose.
+            forget: nobody shall find its pages in the cache: what was computed for it is in doubt.
+        """
         sequence = self._open.get(request_id)
         if sequence is not None:
-            self._leave(sequence)
+            self._leave(sequence, forget=forget)
         return sequence
 
     def schedule(self) -> StepPlan:
-        """Choose the next step, allot its pages, preempt where they do not suffice. Not empty unless ``idle``."""
+        """Choose the next step, allot its pages, preempt where they do not suffice.
+
+        Never empty, unless this is ``idle`` or a step on the device has to be booked first.
+        """
+        before = self.preemptions
         decodes = self._grow_decodes()
         prefill = next((s for s in self.running if s.remaining > 1), None)
-        if prefill is None:
+        # A newcomer would take the very pages that somebody has just given up.
+        if prefill is None and self.preemptions == before:
             prefill = self._admit(decodes)
         return StepPlan(tuple(decodes), prefill and self._chunk_of(prefill, busy=bool(decodes)))
 
-    def commit(self, plan: StepPlan, drawn: Mapping[int, int]) -> list[Accepted]:
-        """Book a computed step. ``drawn`` has a token for each of ``plan.drawing``, bar those who left since."""
-        for sequence in plan.decodes:
-            sequence.num_computed += 1
+    def send(self, plan: StepPlan) -> SentStep:
+        """Note that a plan (or a part of it) is being computed: each of its sequences goes on after it from now on."""
+        self._sent += 1
+        coming = self._completed_by(plan.chunk) if plan.chunk is not None else []
+        shares = [self._advance(sequence, 1, draws=True) for sequence in plan.decodes]
         if plan.chunk is not None:
-            plan.chunk.sequence.num_computed += plan.chunk.length
-        running = (s for s in plan.drawing if s.state is SequenceState.RUNNING)
-        return [self._accept(sequence, drawn[sequence.id]) for sequence in running]
+            shares.append(self._advance(plan.chunk.sequence, plan.chunk.length, draws=plan.chunk.completes))
+        step = SentStep(self._sent, tuple(shares), frozenset(coming))
+        self._on_device.append(step)
+        return step
+
+    def commit(self, step: SentStep, drawn: Mapping[int, int]) -> list[Accepted]:
+        """Book the oldest step on the device.
+
+        Args:
+            step: which.
+            drawn: a token for each sequence that draws, bar those who left since, by request number.
+
+        Raises:
+            ValueError: another step is older, or the step is over.
+        """
+        self._take_off(step)
+        accepted: list[Accepted] = []
+        for share in step.shares:
+            if share.counts:
+                self._ledger.remember(share.sequence, share.computed)
+                if share.draws:
+                    accepted.append(self._accept(share.sequence, drawn[share.sequence.id]))
+        return accepted
+
+    def drop(self, step: SentStep) -> None:
+        """Note that the oldest step on the device failed: who had a part in it is requeued, and computed again.
+
+        Raises:
+            ValueError: another step is older, or the step is over.
+        """
+        self._take_off(step)
+        for share in step.shares:
+            if share.counts:
+                self._preempt(share.sequence)
 
     def restart_all(self, max_running: int | None = None) -> None:
-        """Requeue everybody who runs, in order: the content of the pages is lost. Optionally run fewer from now on."""
+        """Requeue everybody who runs, in order: the content of the pages is lost, and no step is on the device.
+
+        Args:
+            max_running: run at most so many from now on.
+        """
+        self._on_device.clear()
+        self.pool.release_up_to(self._sent)
         while self.running:
-            self._preempt_last()
+            self._preempt(self.running[-1])
+        self.pool.forget_all()
         if max_running is not None:
-            self._max_running = max(1, max_running)
+            self._max_running = max(1, min(max_running, self._max_running))
 
     def _grow_decodes(self) -> list[Sequence]:
-        decoding = [sequence for sequence in self.running if sequence.remaining == 1]
+        longest = self.limits.max_model_len
+        decoding = [s for s in self.running if s.remaining == 1 and not is_exhausted(s, longest)]
         # Growing one may preempt others: victims come from the end of the list, so they are seen after that.
         return [s for s in decoding if s.state is SequenceState.RUNNING and self._grow(s)]
 
     def _grow(self, sequence: Sequence) -> bool:
-        needed = pages_for(len(sequence.tokens), self.pool.page_size) - len(sequence.pages)
-        while (pages := self.pool.take(needed)) is None:
-            if self._preempt_last() is sequence:
+        while not self._ledger.grow(sequence):
+            # Enough is on its way: sit this step out rather than drive somebody off.
+            if self._ledger.lacks(sequence) <= self.pool.free + self.pool.fenced:
                 return False
-        sequence.pages += pages
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
         return True
 
-    def _preempt_last(self) -> Sequence:
-        victim = self.running.pop()
-        self._give_pages_back(victim)
+    def _preempt(self, victim: Sequence) -> None:
+        self.running.remove(victim)
+        self._ledger.give_back(victim)
         victim.state = SequenceState.WAITING
-        # The queue is in order of arrival, and whoever runs arrived before everybody in it.
-        self.waiting.appendleft(victim)
+        insort(self.waiting, victim, key=self.rank)
         self.preemptions += 1
-        return victim
 
     def _admit(self, decodes: list[Sequence]) -> Sequence | None:
         """Let sequences in until one of them has a chunk to compute; those with a single token join ``decodes``."""
         while self.waiting and len(self.running) < self._max_running:
             sequence = self.waiting[0]
-            if not self._take_prompt_pages(sequence):
+            if self._is_held_back(sequence) or not self._ledger.admit(sequence, self._reserve):
                 return None
-            self.running.append(self.waiting.popleft())
+            del self.waiting[0]
+            insort(self.running, sequence, key=self.rank)
             sequence.state = SequenceState.RUNNING
             if sequence.remaining > 1:
                 return sequence
             decodes.append(sequence)
         return None
 
-    def _take_prompt_pages(self, sequence: Sequence) -> bool:
-        needed = pages_for(len(sequence.tokens), self.pool.page_size)
-        reserve = self.limits.watermark if self.running else 0
-        if needed + reserve > self.pool.free:
-            return False
-        sequence.pages = self.pool.take(needed) or []
-        return True
+    @property
+    def _reserve(self) -> int:
+        return self.limits.watermark if self.running else 0
+
+    def _is_held_back(self, sequence: Sequence) -> bool:
+        # One step later it finds in the cache what it would compute a second time now.
+        return any(step.coming and self._ledger.waits_for(sequence, step.coming) for step in self._on_device)
 
     def _chunk_of(self, sequence: Sequence, *, busy: bool) -> Chunk:
         most = self.limits.chunk_busy if busy else self.limits.chunk
         return Chunk(sequence, sequence.num_computed, min(sequence.remaining, most))
 
+    def _completed_by(self, chunk: Chunk) -> list[bytes]:
+        return self._ledger.completing(chunk.sequence, chunk.start + chunk.length)
+
+    def _advance(self, sequence: Sequence, tokens: int, *, draws: bool) -> Share:
+        sequence.num_computed += tokens
+        sequence.pending += draws
+        sequence.last_step = self._sent
+        return Share(sequence, sequence.life, sequence.num_computed, draws)
+
+    def _take_off(self, step: SentStep) -> None:
+        if not self._on_device or self._on_device[0] is not step:
+            raise ValueError(f"step {step.number} is not the oldest on the device")
+        self._on_device.popleft()
+        self.pool.release_up_to(step.number)
+
     def _accept(self, sequence: Sequence, token: int) -> Accepted:
+        sequence.pending -= 1
         sequence.tokens.append(token)
         reason = finish_reason(sequence, self.limits.max_model_len)
         if reason is not None:
             self._leave(sequence)
         return Accepted(sequence, token, reason)
 
-    def _leave(self, sequence: Sequence) -> None:
+    def _leave(self, sequence: Sequence, *, forget: bool = False) -> None:
         del self._open[sequence.id]
         if sequence.state is SequenceState.RUNNING:
             self.running.remove(sequence)
         else:
             self.waiting.remove(sequence)
-        self._give_pages_back(sequence)
+        self._ledger.give_back(sequence, forget=forget)
         sequence.state = SequenceState.GONE
-
-    def _give_pages_back(self, sequence: Sequence) -> None:
-        self.pool.give_back(sequence.pages)
-        sequence.pages = []
-        sequence.num_computed = 0

@@ -8,7 +8,7 @@ from atomr_trio.core import FinishReason
 
 from .frames import SequenceRequest
 
-__all__ = ["Sequence", "SequenceState", "finish_reason"]
+__all__ = ["Sequence", "SequenceState", "finish_reason", "is_exhausted"]
 
 
 class SequenceState(enum.Enum):
@@ -23,16 +23,22 @@ class SequenceState(enum.Enum):
 class Sequence:
     """A request on its way.
 
-    ``num_computed`` (tokens whose keys and values are in the pages) catches up with ``len(tokens)``; the step that
-    makes them equal draws the next token. A prompt, a resumed answer and a decode differ only in how far behind
-    they are.
+    ``num_computed`` catches up with ``length``; the step that makes them equal draws the next token. A prompt, a
+    resumed answer and a decode differ only in how far behind they are. Both count from when a step is sent to the
+    device: ``pending`` tokens are drawn there and not read yet.
 
     Args:
         request: what was asked.
         arrival: its place in the order of arrival.
-        tokens: prompt and answer so far.
-        num_computed: tokens that need not be computed again.
+        tokens: prompt and answer so far, as far as they are known here.
+        num_computed: tokens whose keys and values are in the pages, or will be when the steps that were sent are done.
         pages: page of token ``p`` is ``pages[p // page_size]``.
+        pending: tokens that steps on the device draw.
+        chain: hashes of the full pages of ``tokens``, as far as anybody asked.
+        remembered: pages whose hash the pool was told, or that were found by it.
+        cached_tokens: prompt tokens that were found in the cache when it was admitted first; ``None`` until then.
+        life: counts how often it lost its pages; what a step computed for an earlier life is void.
+        last_step: the last step that it took part in.
     """
 
     request: SequenceRequest
@@ -41,6 +47,12 @@ class Sequence:
     num_computed: int = 0
     pages: list[int] = field(factory=list[int])
     state: SequenceState = SequenceState.WAITING
+    pending: int = 0
+    chain: list[bytes] = field(factory=list[bytes], repr=False)
+    remembered: int = 0
+    cached_tokens: int | None = None
+    life: int = 0
+    last_step: int = 0
 
     @classmethod
     def of(cls, request: SequenceRequest, arrival: int) -> "Sequence":
@@ -63,9 +75,30 @@ class Sequence:
         return len(self.tokens) - self.prompt_len
 
     @property
+    def length(self) -> int:
+        """Tokens, those included that are being drawn."""
+        return len(self.tokens) + self.pending
+
+    @property
     def remaining(self) -> int:
         """Tokens to compute before the next one can be drawn."""
-        return len(self.tokens) - self.num_computed
+        return self.length - self.num_computed
+
+    @property
+    def needs_prompt_computed(self) -> bool:
+        """Its prompt is scored: every token of it has to go through the model, cached or not."""
+        return self.request.prompt_logprobs and not self.generated
+
+    def void(self) -> None:
+        """Forget what was computed, and what is being computed on the device."""
+        self.pages = []
+        self.num_computed = self.pending = self.remembered = 0
+        self.life += 1
+
+
+def is_exhausted(sequence: Sequence, max_model_len: int) -> bool:
+    """Return whether the tokens that are being drawn are the last that it can get."""
+    return sequence.generated + sequence.pending >= sequence.request.max_tokens or sequence.length >= max_model_len
 
 
 def finish_reason(sequence: Sequence, max_model_len: int) -> FinishReason | None:

@@ -11,8 +11,8 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     """What to load and the limits to run it with. Lengths and budgets are in tokens.
 
     Args:
-        model: path of the model's file; not used by ``dummy``.
-        load_format: ``gguf``, or ``dummy`` for a tiny model with random weights (tests, protocol work).
+        model: path of a GGUF file or of a Hugging Face folder. Empty: a tiny model, for ``dummy``.
+        load_format: ``auto`` reads the weights; ``dummy`` makes random ones of the model's shape (benchmarks, tests).
         dtype: ``auto`` is float32 on a CPU and bfloat16 on a GPU.
         max_num_seqs: sequences that decode at once.
         max_model_len: prompt plus answer; ``None``: what the model was trained for. Never more than ``kv_tokens``.
@@ -29,7 +29,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     """
 
     model: str = ""
-    load_format: Literal["gguf", "dummy"] = "gguf"
+    load_format: Literal["auto", "dummy"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     max_num_seqs: int = 32
     max_model_len: int | None = None
@@ -42,7 +42,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.load_format == "gguf" and not self.model:
+        if self.load_format == "auto" and not self.model:
             raise ValueError("model: a path is needed")
         for name in ("max_num_seqs", "page_size", "prefill_chunk", "prefill_chunk_busy", "max_waiting"):
             _check_at_least(1, name, getattr(self, name))

@@ -6,10 +6,24 @@ from atomr_trio.core import BadRequest, ContextLengthExceeded
 
 from .frames import SequenceRequest
 
-__all__ = ["check_request"]
+__all__ = ["MAX_BIASED", "MAX_END_TOKENS", "MAX_PRIORITY", "MAX_TOP_LOGPROBS", "check_request"]
+
+MAX_PRIORITY = 100
+"""How far from 0 a priority may be: what bounds how long others can overtake a request."""
+
+MAX_BIASED = 1024
+"""How many tokens a request's ``logit_bias`` may name."""
+
+MAX_TOP_LOGPROBS = 20
+"""How many of the most likely tokens are reported at most."""
+
+MAX_END_TOKENS = 512
+"""How many tokens, the model's own included, ``min_tokens`` may have to hold off."""
+
+_MILDEST, _HARSHEST = 0.01, 100.0
 
 
-def check_request(request: SequenceRequest, *, vocab_size: int, max_model_len: int, max_banned: int) -> None:
+def check_request(request: SequenceRequest, *, vocab_size: int, max_model_len: int) -> None:
     """Refuse a request that this engine can never answer.
 
     Raises:
@@ -21,10 +35,14 @@ def check_request(request: SequenceRequest, *, vocab_size: int, max_model_len: i
     for name in ("prompt_ids", "generated", "eos_ids", "stop_ids"):
         _check_ids(name, getattr(request, name), vocab_size)
     _check_sampling(request)
+    _check_penalties(request)
+    _check_bias(request, vocab_size)
     if request.max_tokens < 1:
         raise BadRequest("max_tokens must be at least 1", param="max_tokens")
-    if request.min_tokens > 0 and len(request.stop_ids) + len(request.eos_ids) > max_banned:
-        raise BadRequest(f"min_tokens works with at most {max_banned} end tokens", param="stop_token_ids")
+    if request.min_tokens > 0:
+        _check_ends({*request.stop_ids, *request.eos_ids}, vocab_size)
+    if not -MAX_PRIORITY <= request.priority <= MAX_PRIORITY:
+        raise BadRequest(f"priority must be in [-{MAX_PRIORITY}, {MAX_PRIORITY}]", param="priority")
     if len(request.prompt_ids) >= max_model_len:
         raise ContextLengthExceeded(len(request.prompt_ids) + 1, max_model_len)
 
@@ -33,6 +51,13 @@ def _check_ids(name: str, ids: list[int], vocab_size: int) -> None:
     for token in ids:
         if not 0 <= token < vocab_size:
             raise BadRequest(f"token id {token} is not in the vocabulary of {vocab_size}", param=name)
+
+
+def _check_ends(ends: set[int], vocab_size: int) -> None:
+    if len(ends) > MAX_END_TOKENS:
+        raise BadRequest(f"min_tokens works with at most {MAX_END_TOKENS} end tokens", param="stop_token_ids")
+    if len(ends) >= vocab_size:
+        raise BadRequest("min_tokens needs a token that does not end the answer", param="stop_token_ids")
 
 
 def _check_sampling(request: SequenceRequest) -> None:
@@ -45,3 +70,25 @@ def _check_sampling(request: SequenceRequest) -> None:
         raise BadRequest("min_p must be in [0, 1]", param="min_p")
     if not 0 <= request.top_k < 2**31:
         raise BadRequest("top_k must be 0 or more", param="top_k")
+    if not 0 <= request.top_logprobs <= MAX_TOP_LOGPROBS:
+        raise BadRequest(f"top_logprobs must be in [0, {MAX_TOP_LOGPROBS}]", param="top_logprobs")
+    if request.top_logprobs and not request.logprobs:
+        raise BadRequest("top_logprobs takes logprobs", param="top_logprobs")
+
+
+def _check_penalties(request: SequenceRequest) -> None:
+    if not _MILDEST <= request.repetition_penalty <= _HARSHEST:
+        message = f"repetition_penalty must be in [{_MILDEST:g}, {_HARSHEST:g}]"
+        raise BadRequest(message, param="repetition_penalty")
+    for name in ("presence_penalty", "frequency_penalty"):
+        if not -2 <= getattr(request, name) <= 2:
+            raise BadRequest(f"{name} must be in [-2, 2]", param=name)
+
+
+def _check_bias(request: SequenceRequest, vocab_size: int) -> None:
+    if len(request.logit_bias) > MAX_BIASED:
+        raise BadRequest(f"logit_bias may name at most {MAX_BIASED} tokens", param="logit_bias")
+    _check_ids("logit_bias", [token for token, _ in request.logit_bias], vocab_size)
+    for token, bias in request.logit_bias:
+        if not -100 <= bias <= 100:
+            raise BadRequest(f"logit_bias of token {token} must be in [-100, 100]", param="logit_bias")

@@ -1,9 +1,10 @@
 """The local runner: a model in JAX, in a device process of its own."""
 
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Literal, Self
 
@@ -26,17 +27,16 @@ from atomr_trio.core import (
     ModelLoadError,
     ModelRunner,
     RuntimeKind,
-    SamplingParams,
     TokenChunk,
+    TokenLogprob,
     TokenUsage,
     TransportKind,
-    Unsupported,
 )
 from atomr_trio.engine import frames
 from atomr_trio.engine.config import ModelConfig
 from atomr_trio.engine.settings import EngineSettings
-from atomr_trio.formats.gguf import GgufFile
-from atomr_trio.text import OutputDecoder, TextCodec
+from atomr_trio.formats import HfFolder
+from atomr_trio.text import OutputDecoder, TextCodec, Tokenizer
 
 from ._link import DeviceLink, Pulse, open_device
 
@@ -48,6 +48,7 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     Args:
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``int8``.
+        load_format: ``auto`` reads the model's weights; ``dummy`` makes random ones of its shape.
         max_model_len: prompt plus answer, in tokens; at most the model's own.
         kv_tokens: size of the KV pool, in tokens.
         compile_cache: keep compiled programs on disk, so that the next start is faster.
@@ -57,6 +58,7 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    load_format: Literal["auto", "dummy"] = "auto"
     max_model_len: int | None = None
     kv_tokens: int | None = None
     compile_cache: bool = True
@@ -72,7 +74,7 @@ class _Sequence:
     out: ChunkSink
     decoder: OutputDecoder
     prompt_tokens: int
-    wants_logprobs: bool
+    describe: Callable[[int, float, Sequence[tuple[int, float]]], TokenLogprob] | None = None
     stop_ids: frozenset[int] = frozenset()
     output_tokens: int = 0
     ended_by_engine: bool = False
@@ -96,7 +98,8 @@ class _Sequence:
             TokenChunk(
                 text_delta=text,
                 token_ids=tuple(ids[:taken]),
-                logprobs=tuple(output.logprobs[:taken]) if self.wants_logprobs and output.logprobs else (),
+                logprobs=() if self.describe is None else tuple((output.logprobs or ())[:taken]),
+                details=self._details(output, taken),
                 usage=None if finish is None else self._usage(output),
                 finish_reason=finish,
             )
@@ -107,6 +110,13 @@ class _Sequence:
     def fail(self, error: InferenceError) -> None:
         self.error = error
         self.done.set()
+
+    def _details(self, output: frames.SequenceOutput, taken: int) -> tuple[TokenLogprob, ...]:
+        if self.describe is None or output.logprobs is None:
+            return ()
+        tops = output.top_logprobs or repeat(())
+        places = zip(output.token_ids[:taken], output.logprobs, tops, strict=False)
+        return tuple([self.describe(*place) for place in places])
 
     def _usage(self, output: frames.SequenceOutput) -> TokenUsage:
         return TokenUsage(self.prompt_tokens, self.output_tokens, cached_tokens=output.cached_tokens)
@@ -144,11 +154,12 @@ class JaxLocalRunner(ModelRunner):
         try:
             config = msgspec.convert(deployment.runtime_config, JaxConfig)
             path = _find(deployment.model)
-            _check_model(path)
+            # Before anything is started: the device process would say the same of a wrong model, seconds later.
+            model = ModelConfig.read(path)
             settings = _settings(path, config, deployment.serving.max_concurrent)
         except (msgspec.ValidationError, ValueError) as error:
             raise ModelLoadError(f"runtime_config of `{deployment.name}`: {error}") from error
-        return cls(TextCodec.from_gguf(path, config.max_model_len), settings, config)
+        return cls(_codec(path, model, config), settings, config)
 
     @property
     def runtime_kind(self) -> RuntimeKind:
@@ -222,7 +233,6 @@ class JaxLocalRunner(ModelRunner):
         Raises:
             BadRequest: the device process refused the request.
             ContextLengthExceeded: the prompt does not fit the context.
-            Unsupported: a sampling parameter is not supported yet.
         """
         link = self._link
         if link is None:
@@ -234,7 +244,7 @@ class JaxLocalRunner(ModelRunner):
             out,
             self._codec.output_decoder(prepared.sampling),
             prompt_tokens=len(request.prompt_ids),
-            wants_logprobs=request.logprobs,
+            describe=self._codec.token_logprob if request.logprobs else None,
             stop_ids=frozenset(request.stop_ids),
         )
         self._open[sequence_id] = sequence
@@ -306,15 +316,20 @@ def _find(model: str) -> Path:
         raise ModelLoadError("its file cannot be had") from error
 
 
-def _check_model(path: Path) -> None:
-    # Before anything is started: the device process would say the same, seconds later.
-    with GgufFile.open(path) as file:
-        ModelConfig.from_gguf(file.fields)
+def _codec(path: Path, model: ModelConfig, config: JaxConfig) -> TextCodec:
+    folder = HfFolder.at(path)
+    if folder is None:
+        return TextCodec.from_gguf(path, config.max_model_len)
+    if config.load_format == "dummy" and not folder.has_tokenizer:
+        tokenizer = Tokenizer.bare(model.vocab_size, model.eos_token_ids)
+        return TextCodec(tokenizer, None, min(config.max_model_len or model.context_length, model.context_length))
+    return TextCodec.from_folder(folder.path, model.context_length, config.max_model_len)
 
 
 def _settings(path: Path, config: JaxConfig, max_num_seqs: int) -> EngineSettings:
     return EngineSettings(
         model=str(path),
+        load_format=config.load_format,
         dtype=config.dtype,
         max_num_seqs=max_num_seqs,
         max_model_len=config.max_model_len,
@@ -325,7 +340,6 @@ def _settings(path: Path, config: JaxConfig, max_num_seqs: int) -> EngineSetting
 
 def _request(sequence_id: int, batch: ExecuteBatch, codec: TextCodec) -> frames.SequenceRequest:
     sampling = batch.sampling
-    _check_supported(sampling)
     return frames.SequenceRequest(
         id=sequence_id,
         prompt_ids=list(batch.prompt_ids or ()),
@@ -335,20 +349,21 @@ def _request(sequence_id: int, batch: ExecuteBatch, codec: TextCodec) -> frames.
         top_k=max(0, sampling.top_k or 0),
         top_p=1.0 if sampling.top_p is None else sampling.top_p,
         min_p=sampling.min_p or 0.0,
-        seed=random.getrandbits(32) if sampling.seed is None else sampling.seed & 0xFFFFFFFF,
+        seed=random.getrandbits(64) if sampling.seed is None else sampling.seed % 2**64,
         eos_ids=sorted(codec.tokenizer.eos_ids),
         stop_ids=list(sampling.stop_token_ids),
         ignore_eos=sampling.ignore_eos,
         min_tokens=sampling.min_tokens,
         logprobs=sampling.logprobs,
         prompt_logprobs=sampling.prompt_logprobs,
+        top_logprobs=sampling.top_logprobs if sampling.logprobs else 0,
+        repetition_penalty=1.0 if sampling.repetition_penalty is None else sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty or 0.0,
+        frequency_penalty=sampling.frequency_penalty or 0.0,
+        logit_bias=list(sampling.logit_bias),
+        priority=batch.priority,
+        salt=batch.cache_salt,
     )
-
-
-def _check_supported(sampling: SamplingParams) -> None:
-    for name in ("presence_penalty", "frequency_penalty"):
-        if getattr(sampling, name):
-            raise Unsupported(name, "jax")
 
 
 def _rejection(frame: frames.Rejected, sequence: _Sequence, device: frames.Ready | None) -> InferenceError:

@@ -85,7 +85,7 @@ class EngineCoreActor(Actor[EngineMsg]):
         try:
             if self._draining:
                 raise Backpressure("the replica is draining")
-            starts = self._admission.admit(key, add)
+            starts = self._admission.admit(key, add, add.batch.priority)
         except Backpressure as refusal:
             ctx.fail(refusal)
             return

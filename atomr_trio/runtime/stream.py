@@ -174,6 +174,7 @@ def _merge(first: TokenChunk, second: TokenChunk) -> TokenChunk:
         text_delta=first.text_delta + second.text_delta,
         token_ids=first.token_ids + second.token_ids,
         logprobs=first.logprobs + second.logprobs,
+        details=first.details + second.details,
         tool_call_delta=second.tool_call_delta or first.tool_call_delta,
         usage=reduce(TokenUsage.__add__, usages) if usages else None,
         finish_reason=second.finish_reason or first.finish_reason,

@@ -1,6 +1,6 @@
 """GPT-2's alphabet: each of the 256 bytes as one printable character, as vocabularies spell their tokens."""
 
-__all__ = ["to_bytes"]
+__all__ = ["to_bytes", "to_spelling"]
 
 
 def _alphabet() -> dict[int, int]:
@@ -11,6 +11,12 @@ def _alphabet() -> dict[int, int]:
 
 
 _BYTE_OF = _alphabet()
+_CHARACTER_OF = {byte: chr(point) for point, byte in _BYTE_OF.items()}
+
+
+def to_spelling(byte: int) -> str:
+    """Return the character that stands for a byte."""
+    return _CHARACTER_OF[byte]
 
 
 def to_bytes(spelling: str) -> bytes:

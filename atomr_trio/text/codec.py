@@ -7,9 +7,17 @@ from typing import Any, Self
 import attrs
 from attrs import define, field
 
-from atomr_trio.core import BadRequest, ContextLengthExceeded, ExecuteBatch, ModelLoadError, SamplingParams
-from atomr_trio.formats.gguf import GgufFile
+from atomr_trio.core import (
+    BadRequest,
+    ContextLengthExceeded,
+    ExecuteBatch,
+    ModelLoadError,
+    SamplingParams,
+    TokenLogprob,
+)
+from atomr_trio.formats import GgufFile, HfFolder
 
+from ._hf_tokenizer import token_text
 from .detokenizer import Detokenizer
 from .stops import StopMatcher
 from .template import ChatTemplate
@@ -61,6 +69,13 @@ def _template(fields: Mapping[str, Any], tokenizer: Tokenizer) -> ChatTemplate |
     return ChatTemplate(source, tokenizer.token_name(tokenizer.bos_id), tokenizer.token_name(eos))
 
 
+def _length(trained: int, asked: int | None) -> int:
+    length = trained if asked is None else min(trained, asked)
+    if length < 2:
+        raise ModelLoadError(f"a context of {length} tokens has no room for a prompt and an answer")
+    return length
+
+
 @define(eq=False)
 class TextCodec:
     """Prepares requests for one model, and decodes its answers. Safe to use from several threads.
@@ -93,10 +108,26 @@ class TextCodec:
         trained = fields.get(f"{architecture}.context_length")
         if not isinstance(trained, int):
             raise ModelLoadError(f"the field {architecture}.context_length is missing")
-        length = trained if max_model_len is None else min(trained, max_model_len)
-        if length < 2:
-            raise ModelLoadError(f"a context of {length} tokens has no room for a prompt and an answer")
-        return cls(tokenizer, _template(fields, tokenizer), length)
+        return cls(tokenizer, _template(fields, tokenizer), _length(trained, max_model_len))
+
+    @classmethod
+    def from_folder(cls, path: str | os.PathLike[str], context_length: int, max_model_len: int | None = None) -> Self:
+        """Read tokenizer and template from a Hugging Face folder.
+
+        Args:
+            path: the folder.
+            context_length: what the model was made for, in tokens.
+            max_model_len: serve a shorter context than that.
+
+        Raises:
+            ModelLoadError: a file cannot be read, or the tokenizer or template is not supported.
+        """
+        folder = HfFolder(path)
+        tokenizer, about, source = Tokenizer.from_folder(folder), folder.tokenizer_config, folder.chat_template
+        template = None
+        if source is not None:
+            template = ChatTemplate(source, token_text(about, "bos_token"), token_text(about, "eos_token"))
+        return cls(tokenizer, template, _length(context_length, max_model_len))
 
     def prepare(self, batch: ExecuteBatch, /) -> ExecuteBatch:
         """Return the batch with ``prompt_ids``, ``sampling.max_tokens`` and ``estimated_tokens`` settled.
@@ -129,10 +160,21 @@ class TextCodec:
         """
         return OutputDecoder(Detokenizer(self.tokenizer), StopMatcher(sampling.stop))
 
+    def token_logprob(self, id: int, logprob: float, top: Sequence[tuple[int, float]] = ()) -> TokenLogprob:
+        """Return a token in its place, with the spellings of itself and of ``top``, (id, log probability) each.
+
+        Raises:
+            Internal: an id is outside the vocabulary.
+        """
+        text = None if id in self.tokenizer.special_ids else self.tokenizer.token_bytes(id)
+        others = tuple([self.token_logprob(*other) for other in top])
+        return TokenLogprob(self.tokenizer.token_name(id), text, logprob, others)
+
     def _check_stops(self, sampling: SamplingParams) -> None:
         if "" in sampling.stop:
             raise BadRequest("a stop string must not be empty", param="stop")
         self._check_ids(sampling.stop_token_ids, "stop_token_ids")
+        self._check_ids([id for id, _ in sampling.logit_bias], "logit_bias")
 
     def _check_ids(self, ids: Sequence[int], param: str) -> None:
         for id in ids:

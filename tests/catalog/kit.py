@@ -64,11 +64,11 @@ class Shop:
         (self.partial / self.wheel.name).write_bytes(self.wheel.read_bytes())
 
 
-def build_wheel(path: Path, model: bytes = MODEL, member: str = MEMBER) -> None:
-    info = "tiny_model-1.0.dist-info"
+def build_wheel(path: Path, model: bytes = MODEL, member: str = MEMBER, name: str = "tiny_model") -> None:
+    info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(member, model)
-        metadata = "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\nRequires-Dist: no-such-package-at-all\n"
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nRequires-Dist: no-such-package-at-all\n"
         archive.writestr(f"{info}/METADATA", metadata)
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")

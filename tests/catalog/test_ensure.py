@@ -212,6 +212,15 @@ def test_a_path_is_used_where_it_is(shop, tmp_path, monkeypatch):
     assert not shop.cache.exists()
 
 
+def test_a_model_folder_is_used_where_it_is(shop, tmp_path):
+    folder = tmp_path / "model-1.5"
+    folder.mkdir()
+    with pytest.raises(ModelFileMissing, match="is a folder"):
+        ensure_model(shop.catalog, folder)
+    (folder / "config.json").write_text("{}")
+    assert ensure_model(shop.catalog, folder) == folder
+
+
 @pytest.mark.parametrize(
     ("name", "reason"), [("no/such.gguf", "no such file"), ("nosuch.gguf", "no such file"), ("/", "a folder")]
 )

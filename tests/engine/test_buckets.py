@@ -8,11 +8,16 @@ from hypothesis import strategies as st
 from atomr_trio.engine.buckets import Buckets, ProgramKey, best_cover, powers_of_two
 
 limits = st.fixed_dictionaries(
-    {"max_num_seqs": st.integers(1, 70), "max_chunk": st.integers(1, 600), "max_pages": st.integers(1, 600)}
+    {
+        "max_num_seqs": st.integers(1, 70),
+        "max_chunk": st.integers(1, 600),
+        "max_pages": st.integers(1, 600),
+        "max_entries": st.integers(1, 9000),
+    }
 )
 keys = st.builds(
     ProgramKey,
-    st.sampled_from(["decode", "prefill", "sample", "scored"]),
+    st.sampled_from(["decode", "prefill", "sample", "scored", "mask", "edit", "report"]),
     st.integers(1, 4),
     st.integers(1, 4),
     st.integers(0, 4),
@@ -38,7 +43,10 @@ def test_every_step_has_a_shape_that_holds_it(limits, data):
     assert decode.rows >= rows
     assert chunk.chunk >= tokens
     assert min(decode.pages, chunk.pages) >= pages
-    assert {decode, chunk, buckets.sample(rows)} <= set(buckets.everything())
+    entries = data.draw(st.integers(1, limits["max_entries"]))
+    edit = buckets.edit(rows, entries)
+    assert edit.chunk >= entries
+    assert {decode, chunk, buckets.sample(rows), edit} <= set(buckets.everything())
 
 
 @given(limits=limits, data=st.data())
@@ -74,6 +82,14 @@ def test_a_growing_context_needs_the_next_wider_table():
     while wider := buckets.wider(widths[-1]):
         widths += wider
     assert widths == [ProgramKey("decode", 2, 1, pages) for pages in (16, 32, 64, 100)]
+
+
+def test_a_growing_list_of_edits_needs_the_next_longer_one():
+    buckets = Buckets.of(max_num_seqs=4, max_chunk=64, max_pages=100, max_entries=1025)
+    keys = [buckets.edit(3, 1)]
+    while longer := buckets.longer(keys[-1]):
+        keys += longer
+    assert keys == [ProgramKey("edit", 4, entries) for entries in (64, 256, 1024, 4096)]
 
 
 def test_few_programs_are_compiled_before_the_first_request():

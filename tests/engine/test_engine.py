@@ -241,7 +241,16 @@ def test_an_aborted_request_gives_its_pages_back_in_every_phase(engine):
         ({"top_p": 0.0}, BadRequest, "top_p"),
         ({"min_p": 1.5}, BadRequest, "min_p"),
         ({"top_k": -1}, BadRequest, "top_k"),
-        ({"min_tokens": 1, "stop_ids": [1, 2, 3, 4, 5, 6, 7, 8, 9]}, BadRequest, "stop_token_ids"),
+        ({"min_tokens": 1, "stop_ids": [*range(CONFIG.vocab_size)]}, BadRequest, "stop_token_ids"),
+        ({"repetition_penalty": 0.0}, BadRequest, "repetition_penalty"),
+        ({"repetition_penalty": float("nan")}, BadRequest, "repetition_penalty"),
+        ({"presence_penalty": 2.5}, BadRequest, "presence_penalty"),
+        ({"frequency_penalty": float("-inf")}, BadRequest, "frequency_penalty"),
+        ({"logit_bias": [(CONFIG.vocab_size, 1.0)]}, BadRequest, "logit_bias"),
+        ({"logit_bias": [(3, float("nan"))]}, BadRequest, "logit_bias"),
+        ({"logit_bias": [(3, 0.0)] * 1025}, BadRequest, "logit_bias"),
+        ({"logprobs": True, "top_logprobs": 21}, BadRequest, "top_logprobs"),
+        ({"top_logprobs": 1}, BadRequest, "top_logprobs"),
     ],
 )  # fmt: skip
 def test_what_can_never_run_is_refused_and_touches_nothing(engine, changes, error, names):

@@ -29,6 +29,7 @@ requests = st.builds(
     eos_ids=ids,
     ignore_eos=st.booleans(),
     prompt_logprobs=st.booleans(),
+    logit_bias=st.lists(st.tuples(small, floats), max_size=3),
 )
 outputs = st.builds(
     f.SequenceOutput,
@@ -38,6 +39,7 @@ outputs = st.builds(
     st.none() | st.sampled_from(FinishReason),
     small,
     st.none() | st.lists(st.none() | floats, max_size=4),
+    st.none() | st.lists(st.lists(st.tuples(small, floats), max_size=3), max_size=3),
 )
 settings = st.builds(EngineSettings, model=st.text(min_size=1), cache_dir=st.none() | st.text())
 parent_frames = st.one_of(

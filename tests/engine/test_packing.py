@@ -28,7 +28,7 @@ def rows(draw, chunk):
         min_p=draw(floats),
         seed=draw(st.integers(-(2**63), 2**64 - 1)),
         eos_ids=draw(st.lists(st.integers(0, 99), max_size=4)),
-        stop_ids=draw(st.lists(st.integers(0, 99), max_size=4)),
+        stop_ids=draw(st.lists(st.integers(0, 99), max_size=6)),
         ignore_eos=draw(st.booleans()),
         min_tokens=draw(st.integers(0, 1)),
     )
@@ -69,6 +69,9 @@ def test_draws(data):
         assert got == [asked.temperature, asked.top_k, asked.top_p, asked.min_p]
         assert tuple(sampling.seed[index].tolist()) == seed_words(asked.seed)
         assert sampling.position[index] == row.end
-        ends = [*asked.stop_ids, *([] if asked.ignore_eos else asked.eos_ids)] if asked.min_tokens else []
+        early = row.end - len(asked.prompt_ids) < asked.min_tokens
+        ends = [*dict.fromkeys([*asked.stop_ids, *([] if asked.ignore_eos else asked.eos_ids)])] if early else []
+        # More of them than fit are an edit's business.
+        ends = ends if len(ends) <= MAX_BANNED else []
         assert banned[index].tolist() == ends + [2**31 - 1] * (MAX_BANNED - len(ends))
     assert (sampling.temperature[len(work) :] == 0).all()

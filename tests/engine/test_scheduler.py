@@ -1,165 +1,23 @@
-"""The scheduler as a state machine under requests that come, go, and fill the pool."""
+"""What the scheduler decides in cases that can be told in a sentence; see the machine for all others."""
+
+from itertools import count
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from scheduler_kit import EOS, STOP, ids, request, scheduler, step
 
 from atomr_trio.core import Backpressure, FinishReason
-from atomr_trio.engine.blocks import BlockPool, pages_for
 from atomr_trio.engine.frames import SequenceRequest
-from atomr_trio.engine.scheduler import Scheduler, SchedulerLimits
-from atomr_trio.engine.sequence import Sequence, SequenceState, finish_reason
-
-EOS, STOP = 1, 2
+from atomr_trio.engine.sequence import Sequence, finish_reason
 
 
-def request(number, prompt=3, max_tokens=4, generated=(), **changes):
-    return SequenceRequest(
-        id=number,
-        prompt_ids=[9] * prompt,
-        max_tokens=max_tokens,
-        generated=list(generated),
-        eos_ids=[EOS],
-        stop_ids=[STOP],
-        **changes,
-    )
-
-
-def scheduler(pages=64, page_size=4, **limits):
-    values = {"max_num_seqs": 4, "max_model_len": 32, "chunk": 8, "chunk_busy": 4, **limits}
-    return Scheduler(SchedulerLimits(**values), BlockPool(pages, page_size))
-
-
-def step(sched, token=9):
-    plan = sched.schedule()
-    return plan, sched.commit(plan, {s.id: token for s in plan.drawing})
-
-
-def ids(sequences):
-    return [s.id for s in sequences]
-
-
-class Machine(RuleBasedStateMachine):
-    """Random loads; the invariants are the laws of the module."""
-
-    @initialize(
-        page_size=st.integers(1, 5),
-        max_model_len=st.integers(2, 24),
-        spare=st.integers(0, 12),
-        max_num_seqs=st.integers(1, 5),
-        chunk=st.integers(1, 9),
-        chunk_busy=st.integers(1, 9),
-        watermark=st.integers(0, 3),
-    )
-    def begin(self, page_size, max_model_len, spare, **limits):
-        pages = pages_for(max_model_len, page_size) + spare
-        self.sched = scheduler(pages, page_size, max_model_len=max_model_len, max_waiting=6, **limits)
-        self.count = 0
-        self.alive: dict[int, Sequence] = {}
-        self.ended: dict[int, Sequence] = {}
-        self.aborted: set[int] = set()
-        self.admitted: list[Sequence] = []
-
-    @rule(data=st.data())
-    def add(self, data):
-        longest = self.sched.limits.max_model_len - 1
-        prompt = data.draw(st.integers(1, longest))
-        generated = data.draw(st.integers(0, longest - prompt))
-        more = data.draw(st.integers(1, 30))
-        wanted = request(self.count, prompt, generated + more, [9] * generated)
-        self.count += 1
-        try:
-            self.alive[wanted.id] = self.sched.add(wanted)
-        except Backpressure:
-            # More only by those who ran and had to give way.
-            assert len(self.sched.waiting) >= self.sched.limits.max_waiting
-
-    @rule(pick=st.integers(0, 40))
-    def abort(self, pick):
-        gone = self.sched.abort(pick)
-        assert (gone is not None) == (pick in self.alive)
-        if gone is not None:
-            self.aborted.add(pick)
-            del self.alive[pick]
-
-    @rule(data=st.data())
-    def step(self, data):
-        plan = self.sched.schedule()
-        self.check(plan)
-        # Requests may leave while their step is on the device.
-        for gone in data.draw(st.lists(st.sampled_from(sorted(self.alive)), max_size=1) if self.alive else st.just([])):
-            self.abort(gone)
-        token = st.sampled_from([9, 9, 9, EOS, STOP])
-        accepted = self.sched.commit(plan, {s.id: data.draw(token) for s in plan.drawing})
-        for one in accepted:
-            assert one.sequence.id not in self.aborted
-            if one.finish_reason is not None:
-                self.ended[one.sequence.id] = self.alive.pop(one.sequence.id)
-
-    @precondition(lambda self: self.alive)
-    @rule()
-    def lose_everything(self):
-        self.sched.restart_all()
-        assert not self.sched.running
-        assert self.sched.pool.free == self.sched.pool.num_pages
-
-    def check(self, plan):
-        sched = self.sched
-        limits = sched.limits
-        assert bool(plan.sequences) != sched.idle
-        assert plan.tokens <= limits.token_budget
-        assert len(set(ids(plan.sequences))) == len(plan.sequences) <= limits.max_num_seqs
-        assert set(ids(plan.decodes)) <= set(ids(sched.running))
-        for sequence in plan.decodes:
-            assert sequence.remaining == 1
-        if plan.chunk is not None:
-            assert plan.chunk.length <= (limits.chunk_busy if plan.decodes else limits.chunk)
-        for sequence in plan.sequences:
-            assert sequence.state is SequenceState.RUNNING
-            # Every token that this step writes has a page.
-            assert len(sequence.pages) * sched.pool.page_size >= len(sequence.tokens)
-
-    @invariant()
-    def pages_have_one_owner(self):
-        owned = [page for s in self.alive.values() for page in s.pages]
-        assert len(owned) == len(set(owned))
-        assert set(owned) == self.sched.pool.taken
-        assert all(not s.pages for s in self.ended.values())
-
-    @invariant()
-    def everybody_is_in_one_place_in_order_of_arrival(self):
-        running, waiting = self.sched.running, list(self.sched.waiting)
-        everybody = running + waiting
-        assert {s.id for s in everybody} == set(self.alive)
-        assert [s.arrival for s in everybody] == sorted(s.arrival for s in everybody)
-        assert all(s.state is SequenceState.RUNNING for s in running)
-        assert all(s.state is SequenceState.WAITING and not s.pages for s in waiting)
-        assert len(running) <= self.sched.limits.max_num_seqs
-
-    @invariant()
-    def nobody_is_over_length(self):
-        for sequence in (*self.alive.values(), *self.ended.values()):
-            assert len(sequence.tokens) <= self.sched.limits.max_model_len
-            assert sequence.generated <= sequence.request.max_tokens
-
-    def teardown(self):
-        if not hasattr(self, "sched"):
-            return
-        work = sum(self.sched.limits.max_model_len * 2 for _ in self.alive) ** 2 + 1
-        while not self.sched.idle and work:
-            work -= 1
-            for one in step(self.sched)[1]:
-                if one.finish_reason is not None:
-                    self.ended[one.sequence.id] = self.alive.pop(one.sequence.id)
-        assert not self.alive, "every request ends"
-        assert self.sched.pool.free == self.sched.pool.num_pages
-        assert not self.sched.waiting
-        assert not self.sched.running
-
-
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+def finish(sched, number):
+    """Step until a request has ended; return how many steps that took."""
+    for steps in count(1):
+        step(sched)
+        if number not in sched:
+            return steps
 
 
 def test_a_prompt_is_computed_in_chunks_and_the_last_one_draws():
@@ -212,6 +70,18 @@ def test_the_latest_admitted_gives_way_and_comes_back_first():
     assert ids(sched.waiting) == [2]
     assert sched.waiting[0].num_computed == 0
     assert not sched.waiting[0].pages
+
+
+def test_a_step_that_drove_somebody_off_lets_nobody_in():
+    sched = scheduler(pages=8, max_model_len=32, max_num_seqs=2, chunk=32, chunk_busy=32)
+    sched.add(request(0, prompt=15, max_tokens=9, priority=-1))
+    sched.add(request(1, prompt=16, max_tokens=9, priority=1))
+    step(sched)
+    step(sched)
+    sched.add(request(2, prompt=2))
+    plan, _ = step(sched)
+    assert (ids(plan.sequences), ids(sched.waiting)) == ([0], [2, 1])
+    assert ids(step(sched)[0].sequences) == [0, 2]
 
 
 def test_the_watermark_keeps_newcomers_out_while_somebody_runs():
@@ -285,3 +155,250 @@ def test_why_a_sequence_ends(tokens, max_tokens, ignore_eos, max_model_len):
 def test_a_fresh_prompt_that_ends_in_a_stop_token_is_not_over():
     sequence = Sequence.of(SequenceRequest(id=0, prompt_ids=[STOP], max_tokens=3, stop_ids=[STOP]), 0)
     assert finish_reason(sequence, 32) is None
+
+
+# --- the prefix cache
+
+
+def test_a_prompt_that_was_computed_before_is_not_computed_again():
+    sched = scheduler()
+    first, second = (sched.add(request(number, prompt=range(3, 14))) for number in range(2))
+    finish(sched, 0)
+    assert (first.cached_tokens, second.cached_tokens) == (0, 8)
+
+
+@pytest.mark.parametrize(("length", "cached"), [(1, 0), (4, 0), (5, 4), (8, 4), (9, 8), (12, 8)])
+def test_of_a_prompt_that_is_cached_as_a_whole_something_is_left_to_compute(length, cached):
+    sched = scheduler(chunk=32)
+    sched.add(request(0, prompt=range(3, 19)))
+    finish(sched, 0)
+    again = sched.add(request(1, prompt=range(3, 3 + length)))
+    plan, accepted = step(sched)
+    assert again.cached_tokens == cached
+    assert plan.tokens == length - cached >= 1
+    assert len(accepted) == 1
+
+
+def test_an_answer_is_found_by_the_next_turn():
+    sched = scheduler()
+    sequence = sched.add(request(0, prompt=3, max_tokens=8))
+    finish(sched, 0)
+    following = sched.add(request(1, prompt=[*sequence.tokens, 5, 5]))
+    step(sched)
+    assert following.cached_tokens == 8  # of 3 + 8, the last of which was drawn and never computed
+
+
+def test_tenants_do_not_find_each_others_prompts():
+    sched = scheduler()
+    cached = []
+    for number, salt in enumerate(["", "a", "b", "a", ""]):
+        sequence = sched.add(request(number, prompt=range(3, 14), salt=salt))
+        finish(sched, number)
+        cached.append(sequence.cached_tokens)
+    assert cached == [0, 0, 0, 8, 8]
+
+
+def test_a_prompt_that_is_scored_is_computed_as_a_whole():
+    sched = scheduler()
+    sched.add(request(0, prompt=range(3, 14)))
+    finish(sched, 0)
+    scored = sched.add(request(1, prompt=range(3, 14), prompt_logprobs=True))
+    resumed = sched.add(request(2, prompt=range(3, 14), prompt_logprobs=True, generated=[9], max_tokens=5))
+    assert step(sched)[0].chunk.start == 0
+    finish(sched, 2)
+    assert (scored.cached_tokens, resumed.cached_tokens) == (0, 8)
+
+
+def test_what_is_in_doubt_is_computed_again():
+    sched = scheduler()
+    sched.add(request(0, prompt=range(3, 14), max_tokens=9))
+    step(sched)
+    step(sched)
+    sched.abort(0, forget=True)
+    again = sched.add(request(1, prompt=range(3, 14)))
+    step(sched)
+    assert again.cached_tokens == 0
+
+
+def test_after_the_pages_are_lost_everything_is_computed_again():
+    sched = scheduler()
+    sequence = sched.add(request(0, prompt=range(3, 14), max_tokens=9))
+    step(sched)
+    step(sched)
+    sched.restart_all()
+    assert step(sched)[0].chunk.start == 0
+    assert sequence.cached_tokens == 0
+
+
+def test_who_gave_way_finds_its_own_pages_again():
+    sched = scheduler(pages=8, page_size=4, max_model_len=32, chunk=32)
+    for number in range(2):
+        sched.add(request(number, prompt=12, max_tokens=20))
+    while not sched.preemptions:
+        step(sched)
+    victim = sched.waiting[0]
+    computed = len(victim.tokens)
+    sched.abort(0)
+    plan, _ = step(sched)
+    assert victim.num_computed == computed
+    assert plan.tokens < computed / 2
+    assert victim.cached_tokens == 0, "of its prompt nothing was known when it came"
+
+
+def test_cached_pages_that_somebody_has_cost_no_room():
+    sched = scheduler(pages=10, page_size=4, max_model_len=32, chunk=32)
+    for number in range(3):
+        sched.add(request(number, prompt=range(3, 26), max_tokens=3))  # 6 pages each, the last of them not full
+    for _ in range(2):
+        step(sched)
+    step_of_the_third = sched.schedule()
+    assert ids(step_of_the_third.sequences) == [0, 1, 2]
+    assert sched.pool.free == 10 - 5 - 3 - 1  # shared, own, and one for the third token of the first
+
+
+def test_who_shares_what_is_being_computed_waits_for_it():
+    sched = scheduler(chunk=32)
+    sched.add(request(0, prompt=range(3, 19)))
+    second = sched.add(request(1, prompt=range(3, 19)))
+    other = sched.add(request(2, prompt=range(3, 19), salt="other"))
+    first_step = sched.send(sched.schedule())
+    plan = sched.schedule()
+    assert (ids(plan.decodes), plan.chunk) == ([0], None)
+    second_step = sched.send(plan)
+    sched.commit(first_step, {0: 9})
+    assert ids(sched.schedule().sequences) == [0, 1]
+    assert second.cached_tokens == 12
+    sched.commit(second_step, {0: 9})
+    assert other.cached_tokens is None
+
+
+# --- several steps on the device
+
+
+def test_the_next_step_is_planned_before_the_tokens_of_the_last_are_known():
+    sched = scheduler()
+    sequence = sched.add(request(0, prompt=3, max_tokens=3))
+    first = sched.send(sched.schedule())
+    second = sched.send(sched.schedule())
+    assert (sequence.pending, sequence.num_computed, sequence.length) == (2, 4, 5)
+    third = sched.send(sched.schedule())
+    assert not sched.schedule().sequences, "three tokens are all that it can get"
+    for number, sent in enumerate((first, second, third)):
+        (accepted,) = sched.commit(sent, {0: 9 + number})
+    assert accepted.finish_reason is FinishReason.LENGTH
+    assert sequence.tokens[3:] == [9, 10, 11]
+
+
+def test_pages_are_not_used_again_while_a_step_may_write_them():
+    sched = scheduler(pages=8, max_model_len=32, chunk=32, chunk_busy=32)
+    sched.add(request(0, prompt=15, max_tokens=9))
+    sched.add(request(1, prompt=16, max_tokens=9))
+    first = sched.send(sched.schedule())
+    second = sched.send(sched.schedule())
+    assert sched.commit(first, {0: EOS})[0].finish_reason is FinishReason.STOP
+    assert (sched.pool.free, sched.pool.fenced) == (0, 4)
+    sched.commit(second, {1: 9})
+    assert sched.pool.fenced == 0
+
+
+def test_who_lacks_a_page_that_is_fenced_sits_out_a_step_and_drives_nobody_off():
+    sched = scheduler(pages=8, max_model_len=32, chunk=32, chunk_busy=32)
+    sched.add(request(0, prompt=12, max_tokens=9))
+    sched.add(request(1, prompt=15, max_tokens=9))
+    first = sched.send(sched.schedule())
+    second = sched.send(sched.schedule())
+    sched.commit(first, {0: 9})
+    third = sched.send(sched.schedule())
+    sched.abort(0)
+    sched.commit(second, {1: 9})
+    assert (sched.pool.free, sched.pool.fenced) == (0, 4)
+    plan = sched.schedule()
+    assert (plan.sequences, sched.preemptions, ids(sched.running)) == ((), 0, [1])
+    sched.commit(third, {1: 9})
+    assert ids(sched.schedule().decodes) == [1]
+
+
+def test_a_failed_step_is_computed_again():
+    sched = scheduler()
+    sequence = sched.add(request(0, prompt=3))
+    first, second = (sched.send(sched.schedule()) for _ in range(2))
+    sched.drop(first)
+    assert sched.commit(second, {0: 9}) == []
+    assert sequence.num_computed == 0
+    assert step(sched)[1][0].sequence is sequence
+
+
+def test_steps_are_booked_once_and_in_order():
+    sched = scheduler()
+    sched.add(request(0))
+    first, second = (sched.send(sched.schedule()) for _ in range(2))
+    for book in (lambda: sched.commit(second, {}), lambda: sched.drop(second)):
+        with pytest.raises(ValueError, match="step 2 is not the oldest"):
+            book()
+    sched.commit(first, {0: 9})
+    with pytest.raises(ValueError, match="step 1 is not the oldest"):
+        sched.commit(first, {0: 9})
+    sched.restart_all()
+    with pytest.raises(ValueError, match="step 2 is not the oldest"):
+        sched.commit(second, {0: 9})
+
+
+# --- who comes first
+
+
+def admissions(sched, requests):
+    """Add a request a step, if there is room, until all have ended; return them in order of their first admission."""
+    requests, admitted = list(requests), []
+    while requests or not sched.idle:
+        try:
+            while requests:
+                sched.add(requests[0])
+                del requests[0]
+        except Backpressure:
+            pass
+        step(sched)
+        admitted += [s for s in sched.running if s not in admitted]
+    return admitted
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    asked=st.lists(st.tuples(st.integers(-3, 3), st.integers(2, 9), st.integers(2, 6)), min_size=2, max_size=40),
+    ageing=st.integers(0, 6),
+    places=st.integers(1, 3),
+)
+def test_nobody_is_overtaken_by_more_later_arrivals_than_its_priority_is_worth(asked, ageing, places):
+    sched = scheduler(pages=12, max_num_seqs=places, ageing=ageing, max_waiting=9)
+    requests = [request(n, prompt, new, priority=p) for n, (p, prompt, new) in enumerate(asked)]
+    admitted = admissions(sched, requests)
+    for place, one in enumerate(admitted):
+        for earlier in admitted[:place]:
+            lead = one.request.priority - earlier.request.priority
+            assert earlier.arrival < one.arrival + max(0, ageing * lead)
+    best = min(p for p, _, _ in asked)
+    for place, one in enumerate(admitted):
+        overtakers = sum(earlier.arrival > one.arrival for earlier in admitted[:place])
+        assert overtakers <= ageing * (one.request.priority - best)
+
+
+def test_an_endless_stream_of_better_requests_does_not_starve_a_class():
+    sched = scheduler(max_num_seqs=1, ageing=5, max_waiting=3)
+    sched.add(request(0, priority=2))
+    later = 0
+    while 0 in sched:
+        while len(sched.waiting) < 3:
+            later += 1
+            sched.add(request(later, priority=0))
+        step(sched)
+    assert later <= 2 * 5 + 3 + 1
+
+
+def test_the_better_one_is_admitted_first_and_gives_way_last():
+    sched = scheduler(pages=8, page_size=4, max_model_len=32)
+    for number, priority in enumerate([0, 1, -1]):
+        sched.add(request(number, prompt=7, max_tokens=20, priority=priority))
+    assert ids(sched.waiting) == [2, 0, 1]
+    while not sched.preemptions:
+        step(sched)
+    assert ids(sched.running) == [2, 0]
+    assert ids(sched.waiting) == [1]

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from atomr_trio.core import ModelLoadError
 from atomr_trio.engine.config import ModelConfig
+from atomr_trio.engine.rope_scaling import LinearScaling, RopeTable
 from atomr_trio.engine.weights import load_gguf_params, random_params
 from atomr_trio.formats import GgufFile
 
-CONFIG = ModelConfig.tiny(rope_theta=5000.0, rms_norm_eps=2**-10)
+CONFIG = ModelConfig.tiny(rope=RopeTable(theta=5000.0), rms_norm_eps=2**-10)
 
 FIELDS = {
     "general.architecture": "llama",
@@ -90,7 +91,7 @@ def test_config_defaults():
     optional = ("llama.attention.head_count_kv", "llama.rope.freq_base", "llama.vocab_size")
     fields = {key: value for key, value in FIELDS.items() if key not in optional}
     config = ModelConfig.from_gguf({**fields, "tokenizer.ggml.tokens": ["a"] * 50})
-    assert (config.num_kv_heads, config.rope_theta, config.vocab_size) == (4, 10_000.0, 50)
+    assert (config.num_kv_heads, config.rope.theta, config.vocab_size) == (4, 10_000.0, 50)
 
 
 def test_all_kinds_of_end_tokens_end_an_answer():
@@ -100,7 +101,7 @@ def test_all_kinds_of_end_tokens_end_an_answer():
 
 def test_linear_rotary_scaling():
     more = {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
-    assert ModelConfig.from_gguf(FIELDS | more).rope_scale == 4.0
+    assert ModelConfig.from_gguf(FIELDS | more).rope.scaling == LinearScaling(factor=4.0)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_an_absurd_field_is_named(key, value):
         ({"general.architecture": "mamba"}, "`mamba` is not supported.*llama"),
         ({"general.architecture": 3}, "does not say its architecture"),
         ({"llama.expert_count": 8}, "mixture-of-experts"),
-        ({"llama.rope.scaling.type": "yarn"}, "rotary scaling.*yarn"),
+        ({"llama.rope.scaling.type": "longrope"}, "rotary scaling.*longrope"),
         ({"llama.rope.dimension_count": 4}, "rope.dimension_count"),
         ({"llama.attention.value_length": 16}, "value_length"),
         ({"llama.attention.head_count": 3}, "3 attention heads"),

@@ -11,7 +11,9 @@ from atomr_trio.core import (
     DeploymentState,
     FinishReason,
     ModelNotFound,
+    SamplingParams,
     TokenChunk,
+    TokenLogprob,
     Tokens,
     TokenUsage,
 )
@@ -43,6 +45,7 @@ class FakeStream:
     """Merges what a producer task has put in since the last call, as the real one does."""
 
     request_id: str
+    sampling: SamplingParams = attrs.field(factory=SamplingParams)
     tokens: Tokens = attrs.field(factory=Tokens)
     _pending: list = attrs.field(factory=list)
     _failure: Exception | None = None
@@ -71,6 +74,10 @@ class FakeStream:
             raise self._failure
         return self._take()
 
+    def _detail(self, text):
+        others = [TokenLogprob(name, name.encode(), -float(at)) for at, name in enumerate("abcdefghijklmnopqrst")]
+        return TokenLogprob(text, text.encode(), -0.5, tuple(others[: self.sampling.top_logprobs]))
+
     def _take(self):
         taken, self._pending = self._pending, []
         usage = None
@@ -81,6 +88,7 @@ class FakeStream:
             request_id=self.request_id,
             text_delta="".join(taken),
             token_ids=tuple(range(len(taken))),
+            details=tuple(map(self._detail, taken)) if self.sampling.logprobs else (),
             usage=usage,
             finish_reason=self._finish,
         )
@@ -138,7 +146,7 @@ class ScriptedBackend:
         self.submitted.append(batch)
         self.running.add(batch.request_id)
         self.busy.set()
-        stream = FakeStream(batch.request_id)
+        stream = FakeStream(batch.request_id, batch.sampling)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._play, script, stream)

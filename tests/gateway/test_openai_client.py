@@ -82,6 +82,40 @@ async def test_streaming_with_usage():
     assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 3)
 
 
+async def test_chat_log_probabilities():
+    async with serving(app_of(ScriptedBackend([say("hé", "llo")] * 2))) as server, client_of(server) as client:
+        fields = {"model": MODEL, "messages": HI, "logprobs": True, "top_logprobs": 2, "logit_bias": {"5": -100}}
+        answer = await client.chat.completions.create(**fields)
+        content = answer.choices[0].logprobs.content
+        assert [token.token for token in content] == ["hé", "llo"]
+        assert content[0].bytes == [104, 195, 169]
+        assert [(other.token, other.logprob) for other in content[0].top_logprobs] == [("a", 0), ("b", -1)]
+        assert answer.choices[0].logprobs.refusal is None
+
+        stream = await client.chat.completions.create(stream=True, **fields)
+        choices = [chunk.choices[0] async for chunk in stream]
+    streamed = [token for choice in choices if choice.logprobs for token in choice.logprobs.content]
+    assert streamed == content
+    assert choices[-1].logprobs is None
+
+
+async def test_completion_log_probabilities():
+    async with serving(app_of(ScriptedBackend([say("hé", "llo")] * 3))) as server, client_of(server) as client:
+        fields = {"model": MODEL, "prompt": "x", "presence_penalty": 1, "frequency_penalty": -1}
+        answer = await client.completions.create(logprobs=1, **fields)
+        told = answer.choices[0].logprobs
+        assert (told.tokens, told.token_logprobs, told.text_offset) == (["hé", "llo"], [-0.5, -0.5], [0, 2])
+        assert told.top_logprobs == [{"a": 0, "hé": -0.5}, {"a": 0, "llo": -0.5}]
+
+        bare = await client.completions.create(logprobs=0, **fields)
+        assert bare.choices[0].logprobs.top_logprobs == [{"hé": -0.5}, {"llo": -0.5}]
+
+        stream = await client.completions.create(logprobs=1, stream=True, **fields)
+        parts = [chunk.choices[0].logprobs async for chunk in stream]
+    assert [token for part in parts if part for token in part.tokens] == told.tokens
+    assert [offset for part in parts if part for offset in part.text_offset] == told.text_offset
+
+
 async def test_three_choices_whole_and_streamed():
     backend = ScriptedBackend([say("a", 0.001, "b"), say("c"), say("d", FinishReason.LENGTH)] * 2)
     async with serving(app_of(backend)) as server, client_of(server) as client:

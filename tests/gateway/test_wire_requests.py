@@ -33,7 +33,9 @@ def test_everything_that_is_served_arrives():
     generation = chat(
         n=3, stream=True, stream_options={"include_usage": True, "include_obfuscation": True}, max_completion_tokens=9,
         max_tokens=5, temperature=1, top_p=0.5, top_k=40, min_p=0.1, min_tokens=2, stop=["a", "b"], stop_token_ids=[3],
-        ignore_eos=True, seed=-(2**63), user="u", metadata={"k": "v"}, store=True, service_tier="auto",
+        ignore_eos=True, seed=-(2**63), presence_penalty=-2, frequency_penalty=0.5, repetition_penalty=1.2,
+        logit_bias={"7": -100, "0": 0.5}, logprobs=True, top_logprobs=20,
+        user="u", metadata={"k": "v"}, store=True, service_tier="auto",
         parallel_tool_calls=True, unknown_field={"deep": [1]},
     )  # fmt: skip
     assert (generation.n, generation.stream, generation.include_usage, generation.prompt_param) == (
@@ -45,7 +47,8 @@ def test_everything_that_is_served_arrives():
     (batch,) = generation.prompts
     assert batch.sampling == SamplingParams(
         temperature=1.0, top_p=0.5, top_k=40, min_p=0.1, max_tokens=9, min_tokens=2, stop=("a", "b"),
-        stop_token_ids=(3,), ignore_eos=True, seed=-(2**63),
+        stop_token_ids=(3,), ignore_eos=True, seed=-(2**63), presence_penalty=-2.0, frequency_penalty=0.5,
+        repetition_penalty=1.2, logit_bias={0: 0.5, 7: -100.0}, logprobs=True, top_logprobs=20,
     )  # fmt: skip
     assert (batch.request_id, batch.model, batch.stream) == ("chatcmpl-1", "m", True)
 
@@ -104,7 +107,10 @@ REFUSED_FIELDS = [
     ("max_completion_tokens", 0), ("min_tokens", -1), ("stop", ""), ("stop", [""]), ("stop", ["a"] * 5), ("stop", 5),
     ("stop", [None]), ("stop_token_ids", [-1]), ("seed", 2**63), ("seed", 0.5), ("seed", "x"), ("metadata", {"a": 5}),
     ("metadata", {"a" * 65: "b"}), ("metadata", {str(n): "" for n in range(17)}), ("frequency_penalty", 2.5),
-    ("presence_penalty", -3), ("top_logprobs", 21), ("stream", "yes"),
+    ("presence_penalty", -3), ("repetition_penalty", 0), ("repetition_penalty", 101), ("repetition_penalty", "x"),
+    ("logit_bias", {"1": 101}), ("logit_bias", {"x": 1}), ("logit_bias", {"-1": 1}), ("logit_bias", {"1": None}),
+    ("logit_bias", {str(2**31): 1}), ("logit_bias", {str(n): 0 for n in range(1025)}), ("logit_bias", [[1, 1]]),
+    ("top_logprobs", 21), ("top_logprobs", -1), ("logprobs", 3), ("stream", "yes"),
 ]  # fmt: skip
 
 
@@ -117,8 +123,7 @@ def test_a_wrong_value_is_named(name, value):
 
 
 UNSUPPORTED = {
-    "frequency_penalty": (0.5, [0, 0.0]), "presence_penalty": (-1, [0]), "repetition_penalty": (1.1, [1, 1.0]),
-    "logit_bias": ({"5": 1}, [{}]), "echo": (True, [False]), "structured_outputs": ({"regex": "a"}, []),
+    "echo": (True, [False]), "structured_outputs": ({"regex": "a"}, []),
     "prompt_logprobs": (0, []), "return_token_ids": (True, [False]), "include_stop_str_in_output": (True, [False]),
     "skip_special_tokens": (False, [True]), "truncate_prompt_tokens": (5, []), "priority": (1, [0]),
 }  # fmt: skip
@@ -126,15 +131,15 @@ UNSUPPORTED_IN_CHAT = {
     **UNSUPPORTED,
     "tools": ([{"type": "function", "function": {"name": "f"}}], [[]]), "tool_choice": ("required", ["none", "auto"]),
     "functions": ([{"name": "f"}], [[]]), "function_call": ({"name": "f"}, ["none", "auto"]),
-    "response_format": ({"type": "json_object"}, [{"type": "text"}]), "logprobs": (True, [False]),
-    "top_logprobs": (1, [0]), "audio": ({"voice": "x"}, []), "modalities": (["text", "audio"], [["text"]]),
+    "response_format": ({"type": "json_object"}, [{"type": "text"}]),
+    "audio": ({"voice": "x"}, []), "modalities": (["text", "audio"], [["text"]]),
     "add_generation_prompt": (False, [True]), "continue_final_message": (True, [False]), "chat_template": ("x", []),
     "chat_template_kwargs": ({"a": 1}, [{}]), "reasoning_effort": ("high", ["none"]), "verbosity": ("low", ["medium"]),
     "web_search_options": ({}, []), "moderation": ({}, []),
 }  # fmt: skip
 UNSUPPORTED_IN_PLAIN = {
     **UNSUPPORTED,
-    "best_of": (2, [0, 1]), "logprobs": (0, []), "suffix": ("x", [""]),
+    "best_of": (2, [0, 1]), "suffix": ("x", [""]),
 }  # fmt: skip
 
 
@@ -160,6 +165,32 @@ def test_stream_options_need_a_stream():
     error = refused(chat, stream=True, stream_options={"continuous_usage_stats": True})
     assert error.param == "stream_options.continuous_usage_stats"
     assert not chat(stream=True, stream_options={}).include_usage
+
+
+@pytest.mark.parametrize(
+    ("ask", "fields", "expected"),
+    [
+        (chat, {}, (False, 0)),
+        (chat, {"logprobs": False, "top_logprobs": 0}, (False, 0)),
+        (chat, {"logprobs": True}, (True, 0)),
+        (chat, {"logprobs": True, "top_logprobs": 5}, (True, 5)),
+        (plain, {}, (False, 0)),
+        (plain, {"logprobs": 0}, (True, 0)),
+        (plain, {"logprobs": 5}, (True, 5)),
+    ],
+)
+def test_log_probabilities(ask, fields, expected):
+    generation = ask(**fields)
+    sampling = generation.prompts[0].sampling
+    assert (sampling.logprobs, sampling.top_logprobs) == expected
+    assert generation.logprobs == expected[0]
+
+
+def test_the_best_tokens_need_log_probabilities():
+    assert refused(chat, top_logprobs=1).param == "top_logprobs"
+    assert refused(chat, top_logprobs=1, logprobs=False).param == "top_logprobs"
+    for value in (21, -1, True):
+        assert refused(plain, logprobs=value).param == "logprobs"
 
 
 def test_min_tokens_must_fit_into_max_tokens():

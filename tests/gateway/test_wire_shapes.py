@@ -1,11 +1,14 @@
 """Streams and whole answers: the rules that clients rely on, for any sequence of chunks."""
 
+import codecs
 import json
+from itertools import pairwise
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomr_trio.core import FinishReason, TokenChunk, Tokens, TokenUsage
+from atomr_trio.core import FinishReason, TokenChunk, TokenLogprob, Tokens, TokenUsage
 from atomr_trio.gateway.wire import PING, ChatShape, CompletionShape, event
 
 REASONS = [FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS, FinishReason.CONTENT_FILTER]
@@ -64,6 +67,106 @@ def test_a_completion_stream(case, include_usage):
         assert own[-1]["finish_reason"] == chunks[-1].finish_reason.value
         assert own[-1]["text"] == chunks[-1].text_delta
         assert [choice["finish_reason"] for choice in own[:-1]] == [None] * (len(own) - 1)
+
+
+tokens_of_an_answer = st.lists(
+    st.builds(
+        lambda text, logprob, top: TokenLogprob(
+            text.decode(errors="replace") if text is not None else "<|end|>", text, logprob, tuple(top)
+        ),
+        st.none() | st.binary(max_size=3) | st.text(max_size=3).map(str.encode),
+        st.floats(max_value=0, allow_nan=False),
+        st.lists(
+            st.builds(
+                lambda text: TokenLogprob(text.decode(errors="replace"), text, -1.0), st.binary(min_size=1, max_size=3)
+            ),
+            max_size=3,
+        ),
+    ),
+    max_size=8,
+)
+
+
+def told(details, cuts):
+    """The chunks of an answer whose tokens come in these portions; the text comes when it can be shown."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    edges = [0, *sorted(cut % (len(details) + 1) for cut in cuts), len(details)]
+    portions = [details[start:end] for start, end in pairwise(edges)]
+    last = TokenChunk(finish_reason=FinishReason.STOP, text_delta="")
+    chunks = [
+        TokenChunk(
+            text_delta="".join(decoder.decode(each.text or b"") for each in portion),
+            token_ids=tuple(range(len(portion))),
+            details=tuple(portion),
+        )
+        for portion in portions
+    ]
+    return [*chunks, evolve(last, text_delta=decoder.decode(b"", final=True))]
+
+
+def answer_of(chunks):
+    tokens = Tokens()
+    for chunk in chunks:
+        tokens.append(chunk)
+    return tokens
+
+
+@given(details=tokens_of_an_answer, cuts=st.lists(st.integers(0, 99), max_size=3))
+def test_chat_log_probabilities_are_the_same_streamed_and_whole(details, cuts):
+    chunks = told(details, cuts)
+    (whole,) = json.loads(ChatShape("id", 17, "m", logprobs=True).whole([answer_of(chunks)], TokenUsage()))["choices"]
+    events = streamed(ChatShape("id", 17, "m", logprobs=True), [(0, chunk) for chunk in chunks])
+    choices = [choice for each in events for choice in each["choices"]]
+    assert choices[-1]["delta"] == {}
+    assert choices[-1]["logprobs"] is None
+    content = [token for choice in choices if choice["logprobs"] for token in choice["logprobs"]["content"]]
+    assert whole["logprobs"] == {"content": content, "refusal": None}
+    assert len(content) == len(details)
+    for token, detail in zip(content, details, strict=True):
+        assert set(token) == {"token", "logprob", "bytes", "top_logprobs"}
+        assert token["bytes"] == (None if detail.text is None else list(detail.text))
+        assert token["logprob"] == max(detail.logprob, -9999.0)
+        assert [each["bytes"] for each in token["top_logprobs"]] == [list(other.text) for other in detail.top]
+        assert all(set(each) == {"token", "logprob", "bytes"} for each in token["top_logprobs"])
+
+
+@given(details=tokens_of_an_answer, cuts=st.lists(st.integers(0, 99), max_size=3))
+def test_completion_log_probabilities_are_the_same_streamed_and_whole(details, cuts):
+    chunks = told(details, cuts)
+    answer = answer_of(chunks)
+    (whole,) = json.loads(CompletionShape("id", 17, "m", logprobs=True).whole([answer], TokenUsage()))["choices"]
+    events = streamed(CompletionShape("id", 17, "m", logprobs=True), [(0, chunk) for chunk in chunks])
+    parts = [choice["logprobs"] for each in events for choice in each["choices"] if choice["logprobs"]]
+    names = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+    assert whole["logprobs"] == {name: [one for part in parts for one in part[name]] for name in names}
+    got = whole["logprobs"]
+    assert [len(got[name]) for name in names] == [len(details)] * 4
+    for at, detail in enumerate(details):
+        label, offset = got["tokens"][at], got["text_offset"][at]
+        assert got["top_logprobs"][at][label] in {max(each.logprob, -9999.0) for each in (detail, *detail.top)}
+        before = b"".join(each.text or b"" for each in details[:at])
+        if not label.startswith("bytes:") and before.decode(errors="ignore").encode() == before and detail.text:
+            assert answer.text[offset:].startswith(label)
+    assert got["text_offset"] == sorted(got["text_offset"])
+
+
+@given(details=tokens_of_an_answer)
+def test_log_probabilities_that_nobody_asked_for_are_null(details):
+    chunks = told(details, [])
+    for shape in (ChatShape, CompletionShape):
+        whole = json.loads(shape("id", 17, "m").whole([answer_of(chunks)], TokenUsage()))
+        events = streamed(shape("id", 17, "m"), [(0, chunk) for chunk in chunks])
+        assert {choice["logprobs"] for each in [whole, *events] for choice in each["choices"]} == {None}
+
+
+def test_half_characters_have_names_that_differ():
+    halves = [TokenLogprob("\ufffd", bytes([byte]), -1.0) for byte in (0xE2, 0x82, 0xAC)]
+    first = TokenLogprob("\ufffd", b"\xe2", -1.0, tuple(halves))
+    answer = answer_of([TokenChunk(text_delta="€", details=(first, *halves[1:]))])
+    (choice,) = json.loads(CompletionShape("id", 17, "m", logprobs=True).whole([answer], TokenUsage()))["choices"]
+    assert choice["logprobs"]["tokens"] == [r"bytes:\xe2", r"bytes:\x82", r"bytes:\xac"]
+    assert len(choice["logprobs"]["top_logprobs"][0]) == 3
+    assert choice["logprobs"]["text_offset"] == [0, 0, 0]
 
 
 def check_envelopes(events, kind, id, include_usage):

@@ -5,7 +5,7 @@ import json
 import pytest
 import trio
 
-from atomr_trio.core import Deployment, ExecuteBatch, ModelLoadError, SamplingParams, Serving, Unsupported
+from atomr_trio.core import Deployment, ExecuteBatch, ModelLoadError, SamplingParams, Serving
 from atomr_trio.engine import frames
 from atomr_trio.runners.jax_local import JaxLocalRunner
 from atomr_trio.runtime import Cluster
@@ -85,8 +85,26 @@ async def test_eight_streams_share_steps_and_one_that_leaves_frees_its_place(smo
         assert silent.usage.output_tokens == case["greedy_ids"].index(stop_id) + 1
         assert silent.text == case["safe_text"][: len(silent.text)]
 
-        with pytest.raises(Unsupported):
-            await cluster.execute(batch("Once", frequency_penalty=1.0))
+        # The reference's most likely token, forbidden: the next one is said, and both are told.
+        first, *_ = case["greedy_ids"]
+        fields = {"max_tokens": 3, "logprobs": True, "top_logprobs": 20}
+        forbidden = await cluster.execute(batch(case["prompt"], logit_bias={first: -100}, **fields))
+        best, second, *_ = forbidden.details[0].top
+        assert (best.logprob, second.logprob) == pytest.approx(
+            (case["greedy_logprobs"][0], forbidden.logprobs[0]), abs=0.01
+        )
+        assert second.text == runner.codec.tokenizer.token_bytes(forbidden.token_ids[0]) == forbidden.details[0].text
+        assert [len(token.top) for token in forbidden.details] == [20] * 3
+
+        repeated = {"max_tokens": 40, "ignore_eos": True, "frequency_penalty": 2.0, "presence_penalty": 2.0}
+        plain, varied = [
+            await cluster.execute(batch("la la la la la", repetition_penalty=penalty, **fields))
+            for penalty, fields in [
+                (None, {**repeated, "frequency_penalty": 0, "presence_penalty": 0}),
+                (1.3, repeated),
+            ]
+        ]
+        assert len(set(varied.token_ids)) == 40 > len(set(plain.token_ids))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ from atomr_trio.core import (
     ExecuteBatch,
     ImageUrl,
     InferenceError,
+    Internal,
     Message,
     ModelLoadError,
     Role,
     SamplingParams,
     TextPart,
+    TokenLogprob,
 )
 from atomr_trio.text import ChatTemplate, Detokenizer, OutputDecoder, StopMatcher, TextCodec
 
@@ -120,6 +122,7 @@ def test_what_fits_is_never_refused_as_absurd(tiny, text):
         (batch(messages=[Message(Role.USER, (ImageUrl("x"),))]), "messages"),
         (batch("x", stop=("a", "")), "stop"),
         (batch("x", stop_token_ids=(len(TOKENS),)), "stop_token_ids"),
+        (batch("x", logit_bias={len(TOKENS): 1.0}), "logit_bias"),
     ],
 )
 def test_bad_requests_name_their_field(small, asked, param):
@@ -225,6 +228,14 @@ def test_an_unfinished_character_and_an_unfinished_stop_come_at_the_end(tiny):
     decoder = OutputDecoder(Detokenizer(tiny), StopMatcher(["END"]))
     assert decoder.push([*b"EN", 0xC3]) == ("", False)
     assert decoder.finish() == "EN\ufffd"
+
+
+def test_a_token_with_its_log_probability(small):
+    token = small.token_logprob(0xE2, -1.5, [(EOS, -2.0)])
+    assert (token.name, token.text, token.logprob) == ("\ufffd", b"\xe2", -1.5)
+    assert token.top == (TokenLogprob(small.tokenizer.token_name(EOS), None, -2.0),)
+    with pytest.raises(Internal):
+        small.token_logprob(len(TOKENS), 0.0)
 
 
 def test_an_empty_stop_is_refused(small):

@@ -159,7 +159,7 @@ def test_a_file_without_token_types_has_plain_tokens():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "llama"}, "kind `llama`"),
+        ({"model": "bert"}, "kind `bert`"),
         ({"model": None}, "kind `None`"),
         ({"pre": "brand-new"}, "unknown pre-tokenizer `brand-new`"),
         ({"tokens": None}, r"tokenizer\.ggml\.tokens is missing"),

@@ -33,7 +33,8 @@ async def complete_chat(gateway: Gateway) -> Response:
     """Answer a conversation."""
     request = await decoded_body(decode_chat)
     generation = chat_generation(request, f"chatcmpl-{uuid.uuid4().hex}")
-    shape = ChatShape(generation.id, int(gateway.clock()), generation.model, generation.include_usage)
+    created = int(gateway.clock())
+    shape = ChatShape(generation.id, created, generation.model, generation.include_usage, generation.logprobs)
     return await _generate(gateway, generation, shape)
 
 
@@ -41,7 +42,8 @@ async def complete(gateway: Gateway) -> Response:
     """Continue a text."""
     request = await decoded_body(decode_completion)
     generation = completion_generation(request, f"cmpl-{uuid.uuid4().hex}", max_choices=gateway.settings.max_choices)
-    shape = CompletionShape(generation.id, int(gateway.clock()), generation.model, generation.include_usage)
+    created = int(gateway.clock())
+    shape = CompletionShape(generation.id, created, generation.model, generation.include_usage, generation.logprobs)
     return await _generate(gateway, generation, shape)
 
 

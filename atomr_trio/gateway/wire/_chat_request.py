@@ -9,6 +9,7 @@ from atomr_trio.core import BadRequest, ContentPart, ExecuteBatch, ImageBase64, 
 
 from ._decode import decode_body
 from ._fields import (
+    MAX_TOP_LOGPROBS,
     NEUTRAL,
     CommonFields,
     Count,
@@ -74,6 +75,8 @@ class ChatRequest(CommonFields, kw_only=True):
 
     messages: Annotated[list[WireMessage], Meta(min_length=1)]
     max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     # Hints and bookkeeping that do not change the answer.
     parallel_tool_calls: bool | None = None
     service_tier: str | None = None
@@ -88,14 +91,12 @@ class ChatRequest(CommonFields, kw_only=True):
     continue_final_message: bool | None = None
     function_call: Any = None
     functions: Any = None
-    logprobs: bool | None = None
     modalities: Any = None
     moderation: Any = None
     reasoning_effort: str | None = None
     response_format: Any = None
     tool_choice: Any = None
     tools: Any = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     verbosity: str | None = None
     web_search_options: Any = None
 
@@ -109,14 +110,12 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "continue_final_message": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "moderation": (),
     "reasoning_effort": ("none",),
     "response_format": ({"type": "text"},),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -133,6 +132,8 @@ def decode_chat(body: bytes) -> ChatRequest:
     request: ChatRequest = decode_body(_DECODER, body)
     refuse_unsupported(request, _NEUTRAL)
     check_stream_options(request)
+    if request.top_logprobs and not request.logprobs:
+        raise BadRequest("`top_logprobs` is allowed only with `logprobs: true`", param="top_logprobs")
     return request
 
 
@@ -151,8 +152,9 @@ def chat_generation(request: ChatRequest, id: str) -> Generation:
         request_id=id,
         model=request.model,
         messages=[_message(message, at) for at, message in enumerate(request.messages)],
-        sampling=sampling_params(request, limit),
+        sampling=sampling_params(request, limit, (request.top_logprobs or 0) if request.logprobs else None),
         stream=bool(request.stream),
+        cache_salt=request.cache_salt or "",
     )
     return Generation(
         id=id,

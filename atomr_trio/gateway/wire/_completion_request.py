@@ -8,6 +8,7 @@ from atomr_trio.core import BadRequest, ExecuteBatch
 
 from ._decode import decode_body
 from ._fields import (
+    MAX_TOP_LOGPROBS,
     NEUTRAL,
     CommonFields,
     TokenId,
@@ -31,13 +32,13 @@ class CompletionRequest(CommonFields, kw_only=True):
 
     # One text, several, one list of token ids, or several: `_prompts` sorts them out.
     prompt: str | list[str | TokenId | list[TokenId]] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     # Known, and refused when they ask for something.
     best_of: Annotated[int, Meta(ge=0, le=128)] | None = None
-    logprobs: Annotated[int, Meta(ge=0)] | None = None
     suffix: str | None = None
 
 
-_NEUTRAL = {**NEUTRAL, "logprobs": (), "suffix": ("",)}
+_NEUTRAL = {**NEUTRAL, "suffix": ("",)}
 _DECODER = decoder_of(CompletionRequest)
 
 
@@ -69,10 +70,17 @@ def completion_generation(request: CompletionRequest, id: str, *, max_choices: i
     if len(prompts) * n > max_choices:
         message = f"at most {max_choices} choices (prompts times `n`) are allowed in one request"
         raise BadRequest(message, param="prompt")
-    sampling = sampling_params(request, request.max_tokens or DEFAULT_MAX_TOKENS)
+    sampling = sampling_params(request, request.max_tokens or DEFAULT_MAX_TOKENS, request.logprobs)
     stream = bool(request.stream)
     batches = tuple(
-        ExecuteBatch(request_id=id, model=request.model, prompt=prompt, sampling=sampling, stream=stream)
+        ExecuteBatch(
+            request_id=id,
+            model=request.model,
+            prompt=prompt,
+            sampling=sampling,
+            stream=stream,
+            cache_salt=request.cache_salt or "",
+        )
         for prompt in prompts
     )
     return Generation(

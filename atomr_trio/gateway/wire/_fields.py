@@ -11,10 +11,12 @@ from atomr_trio.core import BadRequest, SamplingParams
 __all__ = ["CommonFields", "StreamOptions", "refuse_unsupported", "sampling_params"]
 
 MAX_TOKEN_ID = 2**31 - 1
+MAX_TOP_LOGPROBS = 20
 
 Count = Annotated[int, Meta(ge=1, le=MAX_TOKEN_ID)]
 TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
 Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
+Bias = Annotated[float, Meta(ge=-100.0, le=100.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 StopString = Annotated[str, Meta(min_length=1)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -50,14 +52,16 @@ class CommonFields(Struct, kw_only=True):
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=256)] | None = None
     ignore_eos: bool | None = None
     seed: Seed | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100.0)] | None = None
+    logit_bias: Annotated[dict[TokenId, Bias], Meta(max_length=1024)] | None = None
+    # Prompts are found in the prefix cache only under the salt that they were computed with.
+    cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     # Notes for the operator; they do not change the answer.
     user: str | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)] | None = None
     # Known, and refused when they ask for something.
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0.0)] | None = None
-    logit_bias: Any = None
     echo: bool | None = None
     structured_outputs: Any = None
     prompt_logprobs: Any = None
@@ -69,10 +73,6 @@ class CommonFields(Struct, kw_only=True):
 
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "logit_bias": ({},),
     "echo": (False,),
     "structured_outputs": (),
     "prompt_logprobs": (),
@@ -121,8 +121,13 @@ def wants_usage(request: CommonFields) -> bool:
     return request.stream_options is not None and bool(request.stream_options.include_usage)
 
 
-def sampling_params(request: CommonFields, max_tokens: int | None) -> SamplingParams:
+def sampling_params(request: CommonFields, max_tokens: int | None, top_logprobs: int | None) -> SamplingParams:
     """The request's sampling fields in the framework's own form.
+
+    Args:
+        request: the decoded request.
+        max_tokens: how long the answer may be.
+        top_logprobs: how many of the most likely tokens come with each token; ``None``: no log probabilities at all.
 
     Raises:
         BadRequest: two fields contradict each other.
@@ -141,7 +146,13 @@ def sampling_params(request: CommonFields, max_tokens: int | None) -> SamplingPa
         stop=(request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ()),
         stop_token_ids=tuple(request.stop_token_ids or ()),
         ignore_eos=bool(request.ignore_eos),
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        repetition_penalty=request.repetition_penalty,
+        logit_bias=request.logit_bias or {},
         seed=request.seed,
+        logprobs=top_logprobs is not None,
+        top_logprobs=top_logprobs or 0,
     )
 
 

@@ -31,6 +31,11 @@ class Generation:
     include_usage: bool = False
     prompt_param: str = "messages"
 
+    @property
+    def logprobs(self) -> bool:
+        """Log probabilities are part of the answer."""
+        return self.prompts[0].sampling.logprobs
+
 
 def expand(prepared: Sequence[ExecuteBatch], n: int) -> tuple[ExecuteBatch, ...]:
     """One batch per choice, ordered by prompt, then by choice, each under its own request id.

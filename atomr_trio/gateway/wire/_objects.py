@@ -7,16 +7,20 @@ from msgspec import UNSET, Struct, UnsetType
 from atomr_trio.core import FinishReason, TokenUsage
 
 __all__ = [
+    "ChatAlternative",
     "ChatChoice",
     "ChatChunk",
     "ChatChunkChoice",
     "ChatCompletion",
+    "ChatLogprobs",
     "ChatMessage",
+    "ChatToken",
     "Delta",
     "ModelList",
     "ModelObject",
     "TextChoice",
     "TextCompletion",
+    "TextLogprobs",
     "Usage",
     "finish_word",
 ]
@@ -57,6 +61,39 @@ class Usage(Struct):
         )
 
 
+class ChatAlternative(Struct):
+    """A token that was likely. ``bytes`` is null for a control token."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class ChatToken(Struct):
+    """A token of the answer, and what was likely in its place."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[ChatAlternative]
+
+
+class ChatLogprobs(Struct):
+    """The tokens of a chat answer, or of a piece of it."""
+
+    content: list[ChatToken]
+    refusal: None = None
+
+
+class TextLogprobs(Struct):
+    """The tokens of a completion, or of a piece of it. Offsets count characters from the start of the completion."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
 class ChatMessage(Struct):
     """What the assistant said."""
 
@@ -71,7 +108,7 @@ class ChatChoice(Struct):
     index: int
     message: ChatMessage
     finish_reason: FinishWord
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletion(Struct, kw_only=True):
@@ -99,7 +136,7 @@ class ChatChunkChoice(Struct):
     index: int
     delta: Delta
     finish_reason: FinishWord | None = None
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatChunk(Struct, kw_only=True):
@@ -120,7 +157,7 @@ class TextChoice(Struct):
     text: str
     index: int
     finish_reason: FinishWord | None
-    logprobs: None = None
+    logprobs: TextLogprobs | None = None
 
 
 class TextCompletion(Struct, kw_only=True):

@@ -1,0 +1,92 @@
+"""The work of one step: what is planned, what was sent to the device, and what came back."""
+
+from attrs import frozen
+
+from atomr_trio.core import FinishReason
+
+from .sequence import Sequence
+
+__all__ = ["Accepted", "Chunk", "SentStep", "Share", "StepPlan"]
+
+
+@frozen
+class Chunk:
+    """A piece of a prompt: tokens ``start .. start + length`` of a sequence."""
+
+    sequence: Sequence
+    start: int
+    length: int
+
+    @property
+    def completes(self) -> bool:
+        """After this chunk the next token is drawn."""
+        return self.start + self.length == len(self.sequence.tokens)
+
+
+@frozen
+class StepPlan:
+    """The work of one step: the last token of each of ``decodes``, and one chunk."""
+
+    decodes: tuple[Sequence, ...]
+    chunk: Chunk | None
+
+    @property
+    def tokens(self) -> int:
+        """Rows that are computed."""
+        return len(self.decodes) + (self.chunk.length if self.chunk else 0)
+
+    @property
+    def sequences(self) -> tuple[Sequence, ...]:
+        """Everybody who takes part."""
+        return self.decodes if self.chunk is None else (*self.decodes, self.chunk.sequence)
+
+    @property
+    def drawing(self) -> tuple[Sequence, ...]:
+        """Those who get a token from this step."""
+        return self.sequences if self.chunk is None or self.chunk.completes else self.decodes
+
+
+@frozen
+class Share:
+    """What a step does for one sequence.
+
+    Args:
+        sequence: whose.
+        life: which of its lives.
+        computed: how many of its tokens are computed after the step.
+        draws: the step draws its next token.
+    """
+
+    sequence: Sequence
+    life: int
+    computed: int
+    draws: bool
+
+    @property
+    def counts(self) -> bool:
+        """The sequence is still there and has kept its pages."""
+        return self.sequence.life == self.life
+
+
+@frozen(eq=False)
+class SentStep:
+    """A step that is on the device.
+
+    Args:
+        number: of the step, from 1 on.
+        shares: who takes part.
+        coming: hashes of the prompt pages that it completes.
+    """
+
+    number: int
+    shares: tuple[Share, ...]
+    coming: frozenset[bytes]
+
+
+@frozen
+class Accepted:
+    """A token that was added to a sequence, and why it was the last, if so."""
+
+    sequence: Sequence
+    token: int
+    finish_reason: FinishReason | None

@@ -1,0 +1,218 @@
+"""The scheduler as a state machine under requests that come, go, share prompts, and fill the pool, with up to three
+steps on a simulated device at once. Every answer is the one that its request would get alone."""
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from scheduler_kit import Device, entry, expected, ids, request, scheduler
+
+from atomr_trio.core import Backpressure
+from atomr_trio.engine.blocks import pages_for
+from atomr_trio.engine.scheduler import StepPlan
+from atomr_trio.engine.sequence import Sequence, SequenceState
+
+# What prompts begin with: few, so that many of them share their first pages.
+BEGINNINGS = [[4] * 24, [4, 5] * 12, [4, 4, 4, 4, 6, 7] * 4]
+
+
+class Machine(RuleBasedStateMachine):
+    """Random loads; the invariants are the laws of the module."""
+
+    @initialize(
+        page_size=st.integers(1, 5),
+        max_model_len=st.integers(2, 24),
+        spare=st.integers(0, 12),
+        depth=st.integers(1, 3),
+        max_num_seqs=st.integers(1, 5),
+        chunk=st.integers(1, 9),
+        chunk_busy=st.integers(1, 9),
+        watermark=st.integers(0, 3),
+        ageing=st.integers(0, 4),
+    )
+    def begin(self, page_size, max_model_len, spare, depth, **limits):
+        pages = pages_for(max_model_len, page_size) + spare
+        self.sched = scheduler(pages, page_size, max_model_len=max_model_len, max_waiting=6, **limits)
+        self.device = Device(page_size)
+        self.depth = depth
+        self.sent = []
+        self.count = 0
+        self.alive: dict[int, Sequence] = {}
+        self.ended: dict[int, Sequence] = {}
+
+    # --- what may happen
+
+    @rule(data=st.data())
+    def add(self, data):
+        longest = self.sched.limits.max_model_len - 1
+        length = data.draw(st.integers(1, longest))
+        own = data.draw(st.lists(st.integers(3, 8), max_size=min(4, length)))
+        prompt = data.draw(st.sampled_from(BEGINNINGS))[: length - len(own)] + own
+        generated = data.draw(st.lists(st.integers(3, 8), max_size=min(4, longest - length)))
+        wanted = request(
+            self.count,
+            prompt,
+            len(generated) + data.draw(st.integers(1, 30)),
+            generated,
+            ignore_eos=True,
+            priority=data.draw(st.integers(-2, 2)),
+            salt=data.draw(st.sampled_from(["", "tenant"])),
+            prompt_logprobs=data.draw(st.integers(0, 4)) == 0,
+        )
+        self.count += 1
+        try:
+            self.alive[wanted.id] = self.sched.add(wanted)
+        except Backpressure:
+            # More only by those who ran and had to give way.
+            assert len(self.sched.waiting) >= self.sched.limits.max_waiting
+
+    @rule(pick=st.integers(0, 40), forget=st.booleans())
+    def abort(self, pick, forget):
+        gone = self.sched.abort(pick, forget=forget)
+        assert (gone is not None) == (pick in self.alive)
+        self.alive.pop(pick, None)
+
+    @rule(part=st.sampled_from(["all", "all", "all", "decodes", "chunk"]))
+    def send(self, part):
+        if len(self.sent) == self.depth:
+            return
+        plan = self.sched.schedule()
+        self.check(plan)
+        # What lacks its program is left out, and proposed again.
+        if part == "decodes":
+            plan = StepPlan(plan.decodes, None)
+        elif part == "chunk":
+            plan = StepPlan((), plan.chunk)
+        if plan.sequences:
+            self.sent.append(self.sched.send(plan))
+            self.device.send(plan, self.sent[-1])
+
+    @rule()
+    def execute(self):
+        self.device.execute()
+
+    @precondition(lambda self: getattr(self, "sent", None))
+    @rule()
+    def commit(self):
+        for one in self.sched.commit(self.sent.pop(0), self.device.take()):
+            sequence = one.sequence
+            if sequence.generated == len(sequence.request.generated) + 1:
+                self.check_first(sequence)
+            if one.finish_reason is not None:
+                self.ended[sequence.id] = self.alive.pop(sequence.id)
+
+    @precondition(lambda self: getattr(self, "sent", None))
+    @rule()
+    def lose_a_step(self):
+        self.sched.drop(self.sent.pop(0))
+        self.device.lose_oldest()
+
+    @precondition(lambda self: getattr(self, "alive", None))
+    @rule(max_running=st.none() | st.integers(1, 5))
+    def lose_everything(self, max_running):
+        self.sched.restart_all(max_running)
+        self.sent.clear()
+        self.device.lose_everything()
+        assert not self.sched.running
+        assert self.sched.pool.free == self.sched.pool.num_pages
+        assert self.sched.pool.cached == 0
+
+    # --- what must hold
+
+    def check(self, plan):
+        sched, limits = self.sched, self.sched.limits
+        assert plan.sequences or self.sent or sched.idle
+        assert plan.tokens <= limits.token_budget
+        assert len(set(ids(plan.sequences))) == len(plan.sequences) <= limits.max_num_seqs
+        assert set(ids(plan.decodes)) <= set(ids(sched.running))
+        assert all(sequence.remaining == 1 for sequence in plan.decodes)
+        if plan.chunk is not None:
+            assert 1 <= plan.chunk.length <= (limits.chunk_busy if plan.decodes else limits.chunk)
+            assert plan.chunk.start == plan.chunk.sequence.num_computed
+        for sequence in plan.sequences:
+            assert sequence.state is SequenceState.RUNNING
+            self.check_pages(sequence)
+
+    def check_pages(self, sequence):
+        """Every token that the step writes has a page that is its own."""
+        size = self.sched.pool.page_size
+        assert len(sequence.pages) * size >= sequence.length
+        written = sequence.pages[sequence.num_computed // size :]
+        assert all(self.sched.pool.holders(page) == 1 for page in written)
+        assert not set(written) & self.device.written_by_others(sequence)
+        if sequence.needs_prompt_computed and not sequence.pending:
+            # Nothing was taken from the cache: all of it goes through the model.
+            computed = self.device.computed.get((sequence.id, sequence.life), set())
+            on_it = {
+                p
+                for _, work in self.device.on_it
+                for r in work
+                if r.sequence is sequence
+                for p in range(r.start, r.end)
+            }
+            assert set(range(sequence.num_computed)) <= computed | on_it
+
+    def check_first(self, sequence):
+        most = (len(sequence.request.prompt_ids) + len(sequence.request.generated) - 1) // self.sched.pool.page_size
+        assert 0 <= sequence.cached_tokens <= min(most * self.sched.pool.page_size, sequence.prompt_len)
+        if sequence.request.prompt_logprobs and not sequence.request.generated:
+            assert sequence.cached_tokens == 0
+
+    @invariant()
+    def pages_are_counted_right(self):
+        pool = self.sched.pool
+        holders = Counter(page for s in self.alive.values() for page in s.pages)
+        assert set(holders) == pool.taken
+        assert all(pool.holders(page) == count for page, count in holders.items())
+        assert all(len(set(s.pages)) == len(s.pages) for s in self.alive.values())
+        assert all(not s.pages for s in self.ended.values())
+        assert pool.free + pool.fenced + len(holders) == pool.num_pages
+        if not self.sent:
+            assert pool.fenced == 0
+
+    @invariant()
+    def what_is_found_is_what_was_written(self):
+        size, pool = self.sched.pool.page_size, self.sched.pool
+        for sequence in self.alive.values():
+            for number, page in enumerate(pool.find(sequence.chain)):
+                for offset in range(size):
+                    tokens = sequence.tokens[: number * size + offset + 1]
+                    assert self.device.slots[page, offset] == entry(sequence.request.salt, tokens)
+
+    @invariant()
+    def everybody_is_in_one_place_in_order_of_rank(self):
+        running, waiting = self.sched.running, self.sched.waiting
+        assert {s.id for s in running + waiting} == set(self.alive)
+        assert len(running) + len(waiting) == len(self.alive)
+        for line in (running, waiting):
+            assert [self.sched.rank(s) for s in line] == sorted(map(self.sched.rank, line))
+        assert all(s.state is SequenceState.RUNNING for s in running)
+        assert all(s.state is SequenceState.WAITING and not s.pages and not s.pending for s in waiting)
+        assert len(running) <= self.sched.limits.max_num_seqs
+
+    @invariant()
+    def nobody_is_over_length(self):
+        for sequence in (*self.alive.values(), *self.ended.values()):
+            assert len(sequence.tokens) <= self.sched.limits.max_model_len
+            assert sequence.generated <= sequence.request.max_tokens
+
+    def teardown(self):
+        if not hasattr(self, "sched"):
+            return
+        work = sum(self.sched.limits.max_model_len * 3 for _ in self.alive) ** 2 + 10
+        while (not self.sched.idle or self.sent) and work:
+            work -= 1
+            self.send("all")
+            if self.sent and (len(self.sent) == self.depth or work % 2):
+                self.commit()
+        assert not self.alive, "every request ends"
+        assert self.sched.pool.free == self.sched.pool.num_pages
+        assert not self.sched.waiting
+        assert not self.sched.running
+        for sequence in self.ended.values():
+            assert sequence.tokens == expected(sequence.request, self.sched.limits.max_model_len)
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
