@@ -7,7 +7,7 @@ import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from atomr_trio.actor import Actor, ActorSystem, Backoff, Props, one_for_all, rest_for_one
+from atomr_trio.actor import Actor, ActorSystem, Backoff, Props, one_for_all, one_for_one, rest_for_one
 
 from .kit import run, settle
 
@@ -142,5 +142,23 @@ def test_nobody_starts_again_once_the_parent_stops(scope, stops_at, _seed):
             await parent.wait_terminated()
             assert trio.current_time() == stops_at + 20
             assert events == [(stops_at, "ends", "late"), (stops_at + 20, "ended", "late")]
+
+    run(scenario)
+
+
+@given(closing=st.integers(2, 5), stops_at=st.integers(1, 7), _seed=st.random_module())
+def test_a_stop_while_the_old_life_closes_or_in_the_pause_after_it_ends_both(closing, stops_at, _seed):
+    events, props = family(one_for_one(backoff=Backoff(initial=50, jitter=0)), "a", slow={"a": closing})
+
+    async def scenario():
+        async with ActorSystem.create("t") as system:
+            await system.actor_of(props, "p")
+            ref = system.lookup("/p/a")
+            ref.tell(ValueError())
+            await trio.sleep(stops_at)
+            ref.stop()
+            await ref.wait_terminated()
+            assert trio.current_time() == max(closing, stops_at)
+            assert [what for _, what, _ in events] == ["start", "ends", "ended"]
 
     run(scenario)

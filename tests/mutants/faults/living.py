@@ -43,7 +43,7 @@ CELLS = (
         "a stop that comes while the old instance is closed waits for the whole pause",
         "while self.stopping is None and self.end is not waited:",
         "while self.end is not waited:",
-        first=("test_backoff", "test_endings", "supervis"),
+        first=("test_regrouping", "test_backoff", "test_endings", "supervis"),
     ),
     Fault(
         "pause-is-skipped",
