@@ -19,7 +19,7 @@ from ._mailbox import Mailbox
 from ._metadata import METADATA, NOTHING
 from ._ref import ActorRef
 from ._signals import Escalated, Regroup, Signal, Stop
-from ._supervision import Directive, Restart
+from ._supervision import Directive
 from ._verdict import Verdict
 from ._watch import Watches
 
@@ -140,7 +140,7 @@ class Cell(Generic[M]):
 
     def regroup(self, verdict: Verdict) -> None:
         """End this life as a sibling's failure demands; what follows is the verdict."""
-        if self.spec.restart is Restart.TEMPORARY or verdict.directive is Directive.STOP:
+        if verdict.directive is Directive.STOP:
             self.stop(f"a sibling {verdict.reason}")
         elif not self._down.is_set():
             self.regrouped = verdict

@@ -62,14 +62,6 @@ CELLS = (
         first=("supervis",),
     ),
     Fault(
-        "group-restarts-its-temporary",
-        "_cell.py",
-        "a temporary child is started again with its group",
-        "if self.spec.restart is Restart.TEMPORARY or verdict",
-        "if verdict",
-        first=("supervis",),
-    ),
-    Fault(
         "regrouped-twice",
         "_cell.py",
         "a sibling that waits for its group is started by the next failure",

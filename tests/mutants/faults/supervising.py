@@ -204,6 +204,14 @@ FAMILY = (
         first=("test_endings", "test_backoff"),
     ),
     Fault(
+        "group-restarts-its-temporary",
+        "_regrouping.py",
+        "a temporary child is started again with its group",
+        "if cell.spec.restart is Restart.TEMPORARY and cell is not failed:",
+        "if False:",
+        first=("test_supervisor",),
+    ),
+    Fault(
         "joined-failure-is-counted-again",
         "_regrouping.py",
         "a child that fails while it goes down with its group costs another restart",
