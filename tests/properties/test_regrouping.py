@@ -7,7 +7,7 @@ import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from atomr_trio.actor import Actor, ActorSystem, Backoff, Props, one_for_all, one_for_one, rest_for_one
+from atomr_trio.actor import Actor, ActorSystem, Backoff, Props, one_for_all, one_for_one, rest_for_one, stopping
 
 from .kit import run, settle
 
@@ -160,5 +160,24 @@ def test_a_stop_while_the_old_life_closes_or_in_the_pause_after_it_ends_both(clo
             await ref.wait_terminated()
             assert trio.current_time() == max(closing, stops_at)
             assert [what for _, what, _ in events] == ["start", "ends", "ended"]
+
+    run(scenario)
+
+
+@given(second=st.integers(1, 2), _seed=st.random_module())
+def test_who_fails_while_its_group_goes_down_costs_no_further_restart(second, _seed):
+    """One restart is all that the window has room for."""
+    events, props = family(one_for_all(max_restarts=1), slow={"c": 3})
+
+    async def scenario():
+        async with ActorSystem.create("t", supervisor_strategy=stopping()) as system:
+            parent = await system.actor_of(props, "p")
+            events.clear()
+            system.lookup("/p/c").tell(ValueError())
+            await trio.sleep(second)
+            system.lookup("/p/a").tell(ValueError())
+            await trio.sleep(20)
+            assert not parent.is_terminated
+            assert [event for event in events if event[1] == "start"] == [(3, "start", name) for name in "abc"]
 
     run(scenario)

@@ -217,7 +217,7 @@ FAMILY = (
         "a child that fails while it goes down with its group costs another restart",
         "if gate is None:\n            return None",
         "return None",
-        first=("test_backoff", "simulation"),
+        first=("test_regrouping", "test_backoff", "simulation"),
     ),
     Fault(
         "family-names-clash",
