@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 import trio
 from attrs import frozen
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from atomr_trio.actor import (
     ActorSystem,
     ActorTerminated,
     DeadLetter,
+    MailboxFull,
     OverflowStrategy,
     Props,
     one_for_one,
@@ -39,11 +41,11 @@ class Both(Left, Right):
     pass
 
 
-KINDS = [object, Base, Left, Right, Both]
+KINDS = [object, Base, Left, Right, Both, ActorEvent]
 OPERATIONS = st.one_of(
     st.tuples(st.just("subscribe"), st.sampled_from(KINDS)),
     st.tuples(st.sampled_from(["close", "break"]), st.integers(0, 9)),
-    st.tuples(st.just("publish"), st.sampled_from([Base, Left, Right, Both])),
+    st.tuples(st.just("publish"), st.sampled_from([Base, Left, Right, Both, lambda: ActorStarted("/a", 1)])),
     st.tuples(st.just("publish two"), st.sampled_from([Base, Left, Right, Both])),
 )
 
@@ -56,8 +58,9 @@ class Listener:
 
     def __call__(self, event):
         self.got.append(event)
-        nested, event.nested = getattr(event, "nested", None), None
+        nested = getattr(event, "nested", None)
         if nested is not None:
+            event.nested = None
             self.events.publish(nested)
         if self.breaks:
             raise ValueError
@@ -103,6 +106,7 @@ def test_every_open_subscription_gets_the_events_of_its_class_in_order(operation
             for _, subscription in subscriptions:
                 subscription.close()
                 assert not subscription.is_open
+            assert events._by_type == {}
 
     run(scenario)
 
@@ -113,15 +117,15 @@ class Numbered:
     number: int
 
 
+@pytest.mark.parametrize("overflow", OverflowStrategy)
 @settings(max_examples=100)
 @given(
     plan=st.lists(st.integers(0, 2), max_size=40),
     capacity=st.integers(1, 8),
-    overflow=st.sampled_from(OverflowStrategy),
     stops_after=st.integers(0, 40),
     _seed=st.random_module(),
 )
-def test_each_event_is_handled_or_a_dead_letter_and_keeps_its_order(plan, capacity, overflow, stops_after, _seed):
+def test_each_event_is_handled_or_a_dead_letter_and_keeps_its_order(overflow, plan, capacity, stops_after, _seed):
     got, lost, published = [], [], []
 
     class Sink(Actor):
@@ -160,6 +164,74 @@ def test_each_event_is_handled_or_a_dead_letter_and_keeps_its_order(plan, capaci
     for me in range(3):
         numbers = [event.number for event in got if event.publisher == me]
         assert numbers == sorted(numbers)
+
+
+def in_short(message):
+    """Return a message, or the path and the message of a dead letter: why it was lost does not matter here."""
+    return (message.path, in_short(message.message)) if isinstance(message, DeadLetter) else message
+
+
+@given(
+    told=st.lists(st.sampled_from(["sink", "gone"]), max_size=20),
+    capacity=st.integers(1, 4),
+    overflow=st.sampled_from(OverflowStrategy),
+    stops=st.booleans(),
+    _seed=st.random_module(),
+)
+def test_an_actor_hears_of_the_losses_of_others_and_not_of_its_own(told, capacity, overflow, stops, _seed):
+    """News of its own full mailbox would take the place of mail there; nor does it hear of what its end leaves over."""
+    leave, got, queue, lost = trio.Event(), [], [], []
+
+    class Sink(Actor):
+        async def handle(self, message, ctx):
+            got.append(in_short(message))
+            await leave.wait()
+
+    def goes_to_the_sink(message):
+        """Return whether it is told that there is no room."""
+        if len(queue) == capacity and overflow is OverflowStrategy.FAIL:
+            return True
+        if len(queue) == capacity:
+            lost.append(("/sink", queue.pop(0) if overflow is OverflowStrategy.DROP_HEAD else message))
+        if len(queue) < capacity:
+            queue.append(message)
+        return False
+
+    async def scenario():
+        async with ActorSystem.create("t") as system:
+            gone = await system.actor_of(Props(factory=Mortal), "gone")
+            gone.stop()
+            await gone.wait_terminated()
+            sink = await system.actor_of(Props(factory=Sink, capacity=capacity, overflow=overflow), "sink")
+            system.events.subscribe(DeadLetter, sink)
+            sink.tell("begin")
+            await settle()
+            for number, whom in enumerate(told):
+                if whom == "sink":
+                    is_refused = False
+                    try:
+                        sink.tell(number)
+                    except MailboxFull:
+                        is_refused = True
+                    assert goes_to_the_sink(number) is is_refused
+                else:
+                    gone.tell(number)
+                    lost.append(("/gone", number))
+                    if goes_to_the_sink(("/gone", number)):
+                        lost.append(("/sink", ("/gone", number)))
+                assert [in_short(letter) for letter in system.dead_letters.recent] == lost
+            if stops:
+                sink.stop()
+            leave.set()
+            await settle()
+            if stops:
+                lost.extend(("/sink", message) for message in queue)
+                queue.clear()
+            assert got == ["begin", *queue]
+            assert [in_short(letter) for letter in system.dead_letters.recent] == lost
+            assert system.dead_letters.count == len(lost)
+
+    run(scenario)
 
 
 class Mortal(Actor):

@@ -123,6 +123,50 @@ def test_a_failure_in_a_pause_makes_it_no_shorter(second, initial, seed, _seed):
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("scope", "names", "late", "falling"), [(rest_for_one, "abc", "", "ab"), (one_for_all, "c", "d", "d")]
+)
+@given(
+    initial=st.integers(6, 9),
+    second=st.integers(1, 3),
+    slow=st.fixed_dictionaries(
+        {"a": st.integers(0, 2), "b": st.integers(0, 7), "start a": st.integers(0, 3), "start c": st.integers(0, 3)}
+    ),
+    _seed=st.random_module(),
+)
+def test_who_pauses_alone_joins_a_restart_of_its_group(scope, names, late, falling, initial, second, slow, _seed):
+    """It starts once and in its turn: neither at once nor when its own pause would have ended.
+
+    It is the youngest of a group, or an only child that gets a sibling in its pause. The one that fails is down before
+    the pause is over: who has started again by then goes down once more.
+    """
+    events, props = family(scope(backoff=Backoff(initial=initial, factor=1, jitter=0)), names, slow)
+
+    async def scenario():
+        async with ActorSystem.create("t", supervisor_strategy=stopping()) as system:
+            parent = await system.actor_of(props, "p")
+            began = trio.current_time()
+            system.lookup("/p/c").tell(ValueError())
+            await settle()
+            for name in late:
+                parent.tell(name)
+            await trio.sleep(second)
+            events.clear()
+            system.lookup(f"/p/{falling[0]}").tell(ValueError())
+            await trio.sleep(50)
+            now, expected = began + second, []
+            for name in falling:
+                expected += [(now, "ends", name), (now + slow.get(name, 0), "ended", name)]
+                now += slow.get(name, 0)
+            now = max(now, began + second + initial)
+            for name in names + late:
+                expected.append((now, "start", name))
+                now += slow.get(f"start {name}", 0)
+            assert events == expected
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("scope", [one_for_all, rest_for_one])
 @given(stops_at=st.integers(1, 3), _seed=st.random_module())
 def test_nobody_starts_again_once_the_parent_stops(scope, stops_at, _seed):

@@ -245,6 +245,56 @@ def test_the_receive_timeout_comes_after_exactly_so_much_idleness(operations, _s
     run(scenario)
 
 
+class Stirred(Actor):
+    """A task of its own sets the receive timeout anew, or gives an empty stash back, while the actor itself waits."""
+
+    def __init__(self, steps, got):
+        self.steps, self.got = steps, got
+
+    async def pre_start(self, ctx):
+        ctx.spawn_task(self.stir, ctx)
+
+    async def stir(self, ctx):
+        for seconds, what, timeout in self.steps:
+            await trio.sleep(seconds)
+            if what == "set":
+                ctx.set_receive_timeout(timeout)
+            else:
+                ctx.unstash()
+
+    async def handle(self, message, ctx):
+        self.got.append((trio.current_time(), message))
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 6), st.sampled_from(["set", "set", "unstash"]), st.none() | st.integers(1, 5)),
+    max_size=12,
+)
+
+
+@given(steps=STEPS, _seed=st.random_module())
+def test_what_wakes_an_actor_is_not_idleness_and_only_a_new_timeout_puts_it_off(steps, _seed):
+    # A step ends at an instant that no timeout is due at.
+    steps = [(seconds + 1 / 64, what, timeout) for seconds, what, timeout in steps]
+    got, expected, timeout, since, now = [], [], None, 0.0, 0.0
+    for seconds, what, new in [*steps, (20, "end", None)]:
+        now += seconds
+        while timeout is not None and since + timeout <= now:
+            since += timeout
+            expected.append((since, ReceiveTimeout()))
+        if what == "set":
+            timeout, since = new, now
+
+    async def scenario():
+        async with ActorSystem.create("t") as system:
+            await system.actor_of(Props(factory=lambda: Stirred(steps, got)), "stirred")
+            await trio.sleep(now)
+            await settle()
+            assert got == expected
+
+    run(scenario)
+
+
 @settings(max_examples=20)
 @given(beats=st.integers(1, 30), kind=st.sampled_from(["rate", "delay"]), _seed=st.random_module())
 def test_a_slow_actor_finds_one_beat_and_not_a_pile_of_them(beats, kind, _seed):

@@ -19,7 +19,7 @@ EVENTS = (
         "an actor is told of mail that its own mailbox could not take",
         "if isinstance(event, DeadLetter) and event.path == ref.path:",
         "if False:",
-        first=("event", "dead"),
+        first=("losses_of_others", "event", "dead"),
     ),
     Fault(
         "failing-subscriber-stays",
@@ -129,7 +129,7 @@ ROUTING = (
         "the routee with the longest queue gets more",
         "best = min(range(count)",
         "best = max(range(count)",
-        first=("rout",),
+        first=("least_loaded", "rout"),
     ),
     Fault(
         "hashing-without-a-ring",

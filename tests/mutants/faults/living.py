@@ -67,7 +67,7 @@ CELLS = (
         "a sibling that waits for its group is started by the next failure",
         "elif not self._down.is_set():",
         "elif True:",
-        first=("test_backoff", "test_endings", "supervis"),
+        first=("pauses_alone", "test_backoff", "test_endings", "supervis"),
     ),
     Fault(
         "spawner-leaks-its-child",
@@ -213,10 +213,10 @@ INCARNATIONS = (
     Fault(
         "waits-at-an-old-gate",
         "_cell.py",
-        "a member that is regrouped while it is down waits for a turn that is over",
+        "a member that is regrouped while it is down starts at once and not in its turn",
         "while self.stopping is None and self.end is not waited:",
         "if self.stopping is None:",
-        first=("test_backoff", "supervis"),
+        first=("pauses_alone", "test_backoff", "supervis"),
     ),
     Fault(
         "receive-timeout-survives-a-restart",

@@ -236,10 +236,10 @@ INBOX = (
     Fault(
         "idle-although-signalled",
         "_inbox.py",
-        "a system message puts the receive timeout off",
+        "what wakes an actor without bringing mail is taken for idleness",
         "is_idle = scope.cancelled_caught",
         "is_idle = item is EMPTY",
-        first=("test_endings", "timer"),
+        first=("what_wakes_an_actor", "test_endings", "timer"),
     ),
     Fault(
         "receive-timeout-ignored",
