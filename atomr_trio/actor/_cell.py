@@ -34,6 +34,8 @@ N = TypeVar("N")
 
 __all__ = ["Cell"]
 
+RESTING = frozenset({"stopping", "restarting", "waiting"})
+
 
 class Cell(Generic[M]):
     """What stands behind a reference.
@@ -59,6 +61,7 @@ class Cell(Generic[M]):
         "mailbox",
         "parent",
         "path",
+        "pause_ends",
         "props",
         "ref",
         "regrouped",
@@ -105,6 +108,7 @@ class Cell(Generic[M]):
         self.spawner_waits: bool = False
         self.stopping: Stop | None = None
         self.regrouped: Verdict | None = None
+        self.pause_ends: float = 0.0
         self.terminated: trio.Event = trio.Event()
         self._settled = trio.Event()
         self._up = trio.Event()
@@ -120,6 +124,11 @@ class Cell(Generic[M]):
     def children(self) -> "dict[str, Cell[Any]]":
         """The living children by name, in start order."""
         return self.life.children if self.life is not None else {}
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether a life is closing, or over, and the next one has not begun."""
+        return self.state in RESTING
 
     # Called from anywhere; what is not async never waits.
 
@@ -142,16 +151,18 @@ class Cell(Generic[M]):
         """End this life as a sibling's failure demands; what follows is the verdict."""
         if verdict.directive is Directive.STOP:
             self.stop(f"a sibling {verdict.reason}")
-        elif not self._down.is_set():
-            self.regrouped = verdict
-            self._interrupt("a sibling failed")
-            self.signal(Regroup(verdict))
         elif self.state == "waiting":
             # It was about to start again; now it waits for its turn, and nobody waits for it to be up.
             self.end = verdict
             self._up.set()
             self._up = trio.Event()
             self._interrupt("a sibling failed")
+        else:
+            self.regrouped = verdict
+            # A life that is closing needs no telling, and the next one must not hear of it.
+            if not self.is_resting:
+                self._interrupt("a sibling failed")
+                self.signal(Regroup(verdict))
 
     def _interrupt(self, reason: str) -> None:
         if self._waiting is not None:
@@ -235,6 +246,10 @@ class Cell(Generic[M]):
         """Wait for the turn to start again; returns false when a stop came instead."""
         self.state = "waiting"
         self._up = trio.Event()
+        if self.end.delay:
+            self.pause_ends = trio.current_time() + self.end.delay
+        if self.regrouped is not None:
+            self.end, self.regrouped = self.regrouped, None
         waited: Verdict | None = None
         while self.stopping is None and self.end is not waited:
             waited = self.end

@@ -345,4 +345,3 @@ class Incarnation(Generic[M]):
         cell.state = "restarting" if restarting else "stopping"
         cell.hand.close(cell.path, keep_stash=restarting and cell.props.keep_stash)
         cell.inbox.drop_signals(lambda signal: not isinstance(signal, Stop | Terminated))
-        cell.regrouped = None

@@ -20,6 +20,9 @@ class Regrouping:
     Each child under restart waits at a gate of its own. After every step the task looks afresh at what is to be done:
     who is failing, who has yet to be told to go down, whose turn to start it is. A failure meanwhile only adds to it.
 
+    A child that restarts alone needs no task: it pauses by itself. When a group takes it in before it has started, it
+    comes to a gate like the others, and the group waits for what is left of its pause.
+
     Args:
         name: the task's.
         living: the children by name, in start order.
@@ -35,14 +38,18 @@ class Regrouping:
         self._falling: list[Cell[Any]] = []
         self._starting: Cell[Any] | None = None
         self._not_before = 0.0
+        self._news = trio.Event()
         self._is_running = False
         self._is_closed = False
 
     def stop(self, failed: "Cell[Any]", group: "list[Cell[Any]]", verdict: Verdict) -> None:
         """Stop the others of the group; the failed one, which is a member, stops by itself."""
         for cell in group:
-            self._gates.pop(cell, None)
-            self._tell(cell, verdict)
+            if self._gates.pop(cell, None) is None:
+                self._tell(cell, verdict)
+            else:
+                # Nobody opens its gate any more: it stops in its turn, also when it is down already.
+                self._untold[cell] = verdict
         self._falls(failed)
 
     def restart(self, failed: "Cell[Any]", group: "list[Cell[Any]]", verdict: Verdict) -> Verdict:
@@ -81,15 +88,18 @@ class Regrouping:
         return evolve(verdict, gate=gate, delay=0.0)
 
     def _tell(self, cell: "Cell[Any]", verdict: Verdict) -> None:
-        # One whose start is being waited for would hold everybody up: its start is cut short.
-        if cell is self._starting:
+        # One whose start is being waited for would hold everybody up: its start is cut short. One that is going down
+        # by itself, or is down, has no turn to await, and might start meanwhile.
+        if cell is self._starting or cell.is_resting:
             cell.regroup(verdict)
+            self._falls(cell)
         else:
             self._untold[cell] = verdict
 
     def _falls(self, failed: "Cell[Any]") -> None:
         self._untold.pop(failed, None)
         self._falling.append(failed)
+        self._news.set()
         if not self._is_running:
             self._is_running = True
             self._tasks.start_soon(self._run, name=self._name)
@@ -103,13 +113,18 @@ class Regrouping:
 
     async def _step(self) -> None:
         if self._falling:
-            await self._falling.pop(0).wait_down()
+            fallen = self._falling.pop(0)
+            await fallen.wait_down()
+            if fallen in self._gates:
+                self._not_before = max(self._not_before, fallen.pause_ends)
         elif self._untold:
             youngest = next(cell for cell in reversed(self._living.values()) if cell in self._untold)
             youngest.regroup(self._untold.pop(youngest))
             await youngest.wait_down()
         elif trio.current_time() < self._not_before:
-            await trio.sleep_until(self._not_before)
+            self._news = trio.Event()
+            with trio.move_on_at(self._not_before):
+                await self._news.wait()
         else:
             self._starting = oldest = next(cell for cell in self._living.values() if cell in self._gates)
             self._gates.pop(oldest).set()

@@ -7,7 +7,17 @@ import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from atomr_trio.actor import Actor, ActorSystem, Backoff, Props, one_for_all, one_for_one, rest_for_one, stopping
+from atomr_trio.actor import (
+    Actor,
+    ActorSystem,
+    Backoff,
+    Directive,
+    Props,
+    one_for_all,
+    one_for_one,
+    rest_for_one,
+    stopping,
+)
 
 from .kit import run, settle
 
@@ -97,22 +107,53 @@ def test_each_starts_when_the_one_before_is_up(starts, failed, _seed):
     run(scenario)
 
 
+@given(starting=st.integers(2, 9), _seed=st.random_module())
+def test_a_start_that_the_others_wait_for_is_cut_short_by_the_next_failure(starting, _seed):
+    events, props = family(one_for_all(), "ab", slow={"start b": starting})
+
+    async def scenario():
+        async with ActorSystem.create("t") as system:
+            await system.actor_of(props, "p")
+            began = trio.current_time()
+            events.clear()
+            for _ in range(2):
+                system.lookup("/p/a").tell(ValueError())
+                await trio.sleep(1)
+            await trio.sleep(50)
+            assert [event for event in events if event[1] == "start"] == [
+                (began + after, "start", name) for after in (0, 1) for name in "ab"
+            ]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("first", "bc")
 @settings(max_examples=50)
-@given(second=st.integers(1, 2), initial=st.integers(4, 9), seed=st.integers(0, 1000), _seed=st.random_module())
-@example(second=1, initial=8, seed=1, _seed=None)
-def test_a_failure_in_a_pause_makes_it_no_shorter(second, initial, seed, _seed):
-    """The older one's failure joins the younger one's group; the longer of the two pauses counts."""
-    backoff = Backoff(initial=initial, factor=1, jitter=0.9)
+@given(
+    closing=st.integers(0, 6),
+    second=st.integers(1, 2),
+    initial=st.integers(4, 9),
+    seed=st.integers(0, 1000),
+    _seed=st.random_module(),
+)
+@example(closing=3, second=1, initial=8, seed=1, _seed=None)
+def test_a_failure_in_a_pause_makes_it_no_shorter(first, closing, second, initial, seed, _seed):
+    """The older one's failure joins the younger one's group; the longer of the two pauses counts.
+
+    The youngest restarts alone, and pauses from when it is down.
+    """
+    backoff = Backoff(initial=initial, factor=1, jitter=0.5)
     draws = random.Random(seed)
     first_pause, second_pause = (backoff.delay(0, draws.random()) for _ in range(2))
-    due = max(first_pause, second + second_pause, 3)
-    events, props = family(rest_for_one(backoff=backoff), slow={"b": 3})
+    first_ends = max(first_pause, closing) if first == "b" else closing + first_pause
+    due = max(first_ends, second + second_pause)
+    events, props = family(rest_for_one(backoff=backoff), slow={first: closing})
 
     async def scenario():
         async with ActorSystem.create("t", seed=seed) as system:
             await system.actor_of(props, "p")
             events.clear()
-            system.lookup("/p/b").tell(ValueError())
+            system.lookup(f"/p/{first}").tell(ValueError())
             await trio.sleep(second)
             system.lookup("/p/a").tell(ValueError())
             await trio.sleep(200)
@@ -130,15 +171,18 @@ def test_a_failure_in_a_pause_makes_it_no_shorter(second, initial, seed, _seed):
     initial=st.integers(6, 9),
     second=st.integers(1, 3),
     slow=st.fixed_dictionaries(
-        {"a": st.integers(0, 2), "b": st.integers(0, 7), "start a": st.integers(0, 3), "start c": st.integers(0, 3)}
+        {
+            **{name: st.integers(0, longest) for name, longest in {"a": 12, "b": 7, "c": 5, "d": 12}.items()},
+            **{f"start {name}": st.integers(0, 3) for name in "ac"},
+        }
     ),
     _seed=st.random_module(),
 )
 def test_who_pauses_alone_joins_a_restart_of_its_group(scope, names, late, falling, initial, second, slow, _seed):
     """It starts once and in its turn: neither at once nor when its own pause would have ended.
 
-    It is the youngest of a group, or an only child that gets a sibling in its pause. The one that fails is down before
-    the pause is over: who has started again by then goes down once more.
+    It is the youngest of a group, or an only child that gets a sibling. It may be closing still when that one fails,
+    and be done with its pause before that one is down.
     """
     events, props = family(scope(backoff=Backoff(initial=initial, factor=1, jitter=0)), names, slow)
 
@@ -153,16 +197,78 @@ def test_who_pauses_alone_joins_a_restart_of_its_group(scope, names, late, falli
             await trio.sleep(second)
             events.clear()
             system.lookup(f"/p/{falling[0]}").tell(ValueError())
-            await trio.sleep(50)
+            await trio.sleep(60)
             now, expected = began + second, []
             for name in falling:
-                expected += [(now, "ends", name), (now + slow.get(name, 0), "ended", name)]
-                now += slow.get(name, 0)
-            now = max(now, began + second + initial)
+                expected += [(now, "ends", name), (now + slow[name], "ended", name)]
+                now = max(now + slow[name], began + slow["c"])
+            now = max(now, began + slow["c"] + initial, began + second + initial)
             for name in names + late:
                 expected.append((now, "start", name))
                 now += slow.get(f"start {name}", 0)
-            assert events == expected
+            assert [event for event in events if event[1:] != ("ended", "c")] == expected
+
+    run(scenario)
+
+
+@given(
+    stops=st.booleans(),
+    second=st.integers(1, 3),
+    slow=st.fixed_dictionaries({name: st.integers(0, longest) for name, longest in {"a": 12, "b": 7, "c": 5}.items()}),
+    _seed=st.random_module(),
+)
+def test_who_pauses_alone_is_stopped_with_its_group(stops, second, slow, _seed):
+    """It does not start for that; neither when it is stopped itself, and the others do not wait for its pause then."""
+    strategy = rest_for_one({KeyError: Directive.STOP}, backoff=Backoff(initial=6, factor=1, jitter=0))
+    events, props = family(strategy, slow=slow)
+
+    async def scenario():
+        async with ActorSystem.create("t") as system:
+            await system.actor_of(props, "p")
+            refs = {name: system.lookup(f"/p/{name}") for name in "abc"}
+            refs["c"].tell(ValueError())
+            await trio.sleep(second)
+            events.clear()
+            refs["a"].tell(ValueError() if stops else KeyError())
+            await settle()
+            if stops:
+                refs["c"].stop()
+            await refs["c"].wait_terminated()
+            assert trio.current_time() == max(second, slow["c"])
+            await trio.sleep(60)
+            due = max(second + 6, max(second + slow["a"], slow["c"]) + slow["b"])
+            assert [(at, name) for at, what, name in events if what == "start"] == [
+                (due, name) for name in "ab" if stops
+            ]
+            assert refs["a"].is_terminated is not stops
+
+    run(scenario)
+
+
+@given(failure=st.sampled_from([KeyError(), ValueError()]), closing=st.integers(0, 12), _seed=st.random_module())
+def test_who_fails_in_the_pause_of_a_group_takes_the_others_down_at_once(failure, closing, _seed):
+    """Nobody runs on until the pause is over; who is stopped goes in its turn, whether it was down already or not."""
+    strategy = rest_for_one({KeyError: Directive.STOP}, backoff=Backoff(initial=50))
+    events, props = family(strategy, "abcd", slow={"a": closing})
+    gone = []
+
+    async def scenario():
+        async with ActorSystem.create("t") as system, trio.open_nursery() as nursery:
+            await system.actor_of(props, "p")
+
+            async def note_end(name):
+                await system.lookup(f"/p/{name}").wait_terminated()
+                gone.append((trio.current_time(), name))
+
+            for name in "abcd":
+                nursery.start_soon(note_end, name)
+            system.lookup("/p/c").tell(ValueError())
+            await settle()
+            system.lookup("/p/a").tell(failure)
+            await trio.sleep(20)
+            assert (closing, "ends", "b") in events
+            assert gone == [(closing, name) for name in ("adcb" if isinstance(failure, KeyError) else "")]
+            nursery.cancel_scope.cancel()
 
     run(scenario)
 

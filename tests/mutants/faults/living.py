@@ -65,8 +65,8 @@ CELLS = (
         "regrouped-twice",
         "_cell.py",
         "a sibling that waits for its group is started by the next failure",
-        "elif not self._down.is_set():",
-        "elif True:",
+        'elif self.state == "waiting":',
+        "elif False:",
         first=("pauses_alone", "test_backoff", "test_endings", "supervis"),
     ),
     Fault(
@@ -519,10 +519,10 @@ INCARNATIONS = (
     ),
     Fault(
         "regrouping-sticks",
-        "_incarnation.py",
+        "_cell.py",
         "after a regrouping every failure restarts without being counted",
-        "cell.regrouped = None",
-        "pass",
+        "self.end, self.regrouped = self.regrouped, None",
+        "self.end = self.regrouped",
         first=("test_backoff", "test_endings", "supervis"),
     ),
     Fault(
