@@ -9,17 +9,14 @@ ratios.
 """
 
 import argparse
-import json
 import random
-import shlex
-import signal
 import statistics
 import sys
 
 import httpx2
 import trio
+from _serving import NAME, command_line, machine, print_json, start_ours
 from attrs import asdict, frozen
-from serve import machine, start_server
 
 TAIL = 16
 # Within the vocabulary of every model, and no special tokens.
@@ -40,7 +37,7 @@ class Case:
 
 async def first_token(client: httpx2.AsyncClient, prompt: list[int]) -> tuple[float, int]:
     started = trio.current_time()
-    body = {"model": "bench", "prompt": prompt, "max_tokens": 1, "temperature": 0, "ignore_eos": True}
+    body = {"model": NAME, "prompt": prompt, "max_tokens": 1, "temperature": 0, "ignore_eos": True}
     response = await client.post("/v1/completions", json=body)
     seconds = trio.current_time() - started
     response.raise_for_status()
@@ -70,11 +67,10 @@ async def measure(url: str, options: argparse.Namespace) -> list[Case]:
 
 
 def show(cases: list[Case], options: argparse.Namespace) -> None:
-    command = shlex.join(["python", *sys.argv])
     if options.json:
-        print(json.dumps({"machine": machine(), "command": command, "cases": [asdict(case) for case in cases]}))
+        print_json(machine(), cases=[asdict(case) for case in cases])
         return
-    print(f"{machine()}\n{command}   (medians of {options.rounds} prompts of {options.prompt} tokens)\n")
+    print(f"{machine()}\n{command_line()}   (medians of {options.rounds} prompts of {options.prompt} tokens)\n")
     print(f"{'':>8} {'TTFT ms':>9} {'fastest':>9} {'slowest':>9} {'cached tokens':>14} {'sooner':>8}")
     for case in cases:
         spread = f"{case.median_ms:>9.0f} {case.fastest_ms:>9.0f} {case.slowest_ms:>9.0f}"
@@ -90,12 +86,11 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    process, url = start_server(options)
+    server = start_ours("--dtype", options.dtype, *([options.model] if options.model else []))
     try:
-        cases = trio.run(measure, url, options)
+        cases = trio.run(measure, server.url, options)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        server.stop()
     show(cases, options)
     if cases[0].median_ms < MUST_HOLD * cases[1].median_ms:
         sys.exit(f"a cached prompt must answer {MUST_HOLD:g} times sooner")

@@ -9,17 +9,11 @@ the table shows medians: the machine may be noisy, so trust the ratios.
 
 import argparse
 import json
-import os
-import platform
-import re
-import shlex
-import signal
 import statistics
-import subprocess
-import sys
 
 import httpx2
 import trio
+from _serving import NAME, command_line, machine, print_json, start_ours
 from attrs import asdict, frozen
 
 PROMPT = "Write about the number {} and everything that comes to mind when you think about it, in one long paragraph."
@@ -46,7 +40,7 @@ class Round:
 
 async def one_stream(client: httpx2.AsyncClient, number: int, tokens: int, results: list[Stream]) -> None:
     body = {
-        "model": "bench",
+        "model": NAME,
         "messages": [{"role": "user", "content": PROMPT.format(number)}],
         "max_tokens": tokens,
         "temperature": 0,
@@ -100,34 +94,11 @@ def median_of(rounds: list[Round]) -> Round:
     return Round(rounds[0].streams, *values)
 
 
-def machine() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            model = next(line.partition(":")[2].strip() for line in info if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{cores} cores, {model}, Python {platform.python_version()}"
-
-
-def start_server(options: argparse.Namespace) -> "tuple[subprocess.Popen[str], str]":
-    command = [sys.executable, "-m", "atomr_trio.cli", "serve", "--port", "0", "--name", "bench", "--no-access-log"]
-    command += ["--dtype", options.dtype, *([options.model] if options.model else [])]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if found := re.search(r"served at (http://\S+)/v1", line):
-            return process, found[1]
-    sys.exit("the server did not come up")
-
-
 def show(rounds: list[Round], options: argparse.Namespace) -> None:
-    command = shlex.join(["python", *sys.argv])
     if options.json:
-        print(json.dumps({"machine": machine(), "command": command, "rounds": [asdict(r) for r in rounds]}))
+        print_json(machine(), rounds=[asdict(r) for r in rounds])
         return
-    print(f"{machine()}\n{command}   (medians of {options.rounds} rounds of {options.tokens} tokens)\n")
+    print(f"{machine()}\n{command_line()}   (medians of {options.rounds} rounds of {options.tokens} tokens)\n")
     print(f"{'streams':>8} {'tokens/s':>10} {'against 1':>10} {'TTFT ms':>9} {'TPOT ms':>9}")
     for r in rounds:
         ratio = r.tokens_per_s / rounds[0].tokens_per_s
@@ -143,12 +114,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    process, url = start_server(options)
+    server = start_ours("--dtype", options.dtype, *([options.model] if options.model else []))
     try:
-        show(trio.run(measure, url, options), options)
+        show(trio.run(measure, server.url, options), options)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        server.stop()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The `atomr-trio` command: `serve`, `chat`, `pull`."""
+"""The `atomr-trio` command: `serve`, `chat`, `pull`, `bench`."""
 
 import click
 
+from ._bench import bench
 from ._chat import chat
 from ._pull import pull
 from ._serve import serve
@@ -22,3 +23,4 @@ def main() -> None:
 main.add_command(serve)
 main.add_command(chat)
 main.add_command(pull)
+main.add_command(bench)

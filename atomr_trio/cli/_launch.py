@@ -42,6 +42,11 @@ class Loading:
         self._registry = registry
         self._runners: list[ModelRunner] = []
 
+    @property
+    def runners(self) -> list[ModelRunner]:
+        """Those that were built, in order."""
+        return list(self._runners)
+
     async def create(self, deployment: Deployment) -> ModelRunner:
         """Build the runner of a deployment."""
         runner = await trio.to_thread.run_sync(self._registry.create, deployment)

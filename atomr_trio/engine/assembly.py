@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 from attrs import frozen
 
+from .attention import View, choose_backend, view_shapes
 from .blocks import BlockPool, pages_for
-from .buckets import Buckets
+from .buckets import Buckets, ProgramKey
 from .compile_cache import CompileCache
-from .device import Device, shapes_of
+from .device import Device, shapes_of, zeros
+from .device_state import DeviceState
 from .drawing import Drawing
 from .execution import StepExecutor
+from .kv_cache import CacheShape, init_kv
 from .loading import LoadedModel
-from .model import init_kv
 from .programs import ProgramBuilder
 from .scheduler import Scheduler, SchedulerLimits
 from .settings import EngineSettings
@@ -37,12 +40,14 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
     Args:
         on_progress: called with (programs compiled, programs in all).
     """
-    chunk, chunk_busy = chunks = _chunks(settings, model.device)
+    chunk, chunk_busy, short = _chunks(settings, model.device)
+    chunks = chunk, chunk_busy
     limits = SchedulerLimits(
         max_num_seqs=settings.max_num_seqs,
         max_model_len=model.max_model_len,
         chunk=chunk,
         chunk_busy=chunk_busy,
+        short=short,
         max_waiting=settings.max_waiting,
         watermark=model.num_pages // 100,
     )
@@ -50,18 +55,33 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         max_num_seqs=settings.max_num_seqs,
         max_chunk=max(chunks),
         max_pages=pages_for(model.max_model_len, settings.page_size),
-        max_entries=min(model.config.vocab_size, model.max_model_len + MAX_BIASED + MAX_END_TOKENS),
+        max_entries=min(model.served.vocab_size, model.max_model_len + MAX_BIASED + MAX_END_TOKENS),
+        # A view holds what the pages hold, and may be as large as they are.
+        view_pages=model.num_pages if model.device.is_cpu else 0,
     )
-    new_kv = partial(init_kv, model.config, model.num_pages + 1, settings.page_size, model.dtype)
-    programs = CompileCache(ProgramBuilder(model.config, model.params, shapes_of(new_kv)))
+    new_kv = partial(init_kv, model.served, model.num_pages + 1, settings.page_size, model.dtype)
+    # One for each sequence, and one for the prompt that is computed beside them.
+    places = settings.max_num_seqs + 1
+    attend = choose_backend(settings.attention, model.device.platform, model.device.capability)
+    programs = CompileCache(ProgramBuilder(model.served, model.params, shapes_of(new_kv), places, attend))
     programs.warm_up(buckets.at_start(chunks), on_progress)
-    drawing = Drawing(model.config.vocab_size, buckets)
-    executor = StepExecutor(model.params, programs, buckets, settings.page_size, new_kv, drawing)
+    state = DeviceState(model.params, new_kv, partial(_new_view, model.served, settings.page_size), places)
+    drawing = Drawing(model.served.vocab_size, buckets)
+    executor = StepExecutor(state, programs, buckets, settings.page_size, drawing)
     programs.prepare_when_quiet(buckets.ladder(chunks))
     return Assembly(model, Scheduler(limits, BlockPool(model.num_pages, settings.page_size)), executor, programs)
 
 
-def _chunks(settings: EngineSettings, device: Device) -> tuple[int, int]:
-    # A CPU computes 64 rows as efficiently as 256, and sooner; a GPU is not even awake at 64.
-    idle, busy = (64, 64) if device.is_cpu else (512, 256)
-    return settings.prefill_chunk or idle, settings.prefill_chunk_busy or busy
+def _new_view(config: CacheShape, page_size: int, key: ProgramKey) -> View:
+    # Views come and go while streams wait.
+    return cast("View", zeros(view_shapes(config, key.rows, key.pages * page_size)))
+
+
+def _chunks(settings: EngineSettings, device: Device) -> tuple[int, int, int]:
+    # A CPU computes 64 rows as efficiently as 256, and sooner; a GPU is not even awake at 64. Beside decoding rows, 16
+    # take a CPU about as long as they do, so that a long prompt at most doubles the gaps in their streams.
+    idle, busy, short = (64, 16, 64) if device.is_cpu else (512, 256, 0)
+    chunk = settings.prefill_chunk or idle
+    if settings.prefill_chunk_busy is not None:
+        return chunk, settings.prefill_chunk_busy, 0
+    return chunk, min(busy, chunk), min(short, chunk)

@@ -14,12 +14,16 @@ from attrs import evolve, field, frozen
 __all__ = ["Buckets", "Kind", "ProgramKey", "best_cover", "powers_of_two"]
 
 _FIRST_PAGES = 16
+_FIRST_SPAN = 8
 _FEW_ROWS = 8
 
 _FIRST_ENTRIES = 64
 _ENTRIES_STEP = 4
 
-Kind = Literal["decode", "prefill", "sample", "scored", "mask", "edit", "report"]
+_GATHER = 4
+"""How much dearer a page is that has to be gathered."""
+
+Kind = Literal["decode", "view", "fill", "prefill", "sample", "scored", "mask", "edit", "report"]
 
 
 @frozen(order=True)
@@ -27,9 +31,10 @@ class ProgramKey:
     """The shape of a program.
 
     Args:
-        kind: ``decode`` (one token a row), ``prefill`` (a chunk of one prompt), ``scored`` (the same, and the log
-            probability of each of its next tokens), or ``sample`` (draws from what the others computed). ``mask`` and
-            ``edit`` change logits before the draw, ``report`` adds the best tokens to what was drawn.
+        kind: ``decode`` (one token a row), ``view`` (the same, with a view of the cache, which ``fill`` fills),
+            ``prefill`` (a chunk of one prompt), ``scored`` (the same, and the log probability of each of its next
+            tokens), or ``sample`` (draws from what the others computed). ``mask`` and ``edit`` change logits before the
+            draw, ``report`` adds the best tokens to what was drawn.
         rows: sequences, ``B``.
         chunk: tokens a row, ``C``; for ``edit``, changed logits a row.
         pages: width of the page table, ``W``.
@@ -43,12 +48,13 @@ class ProgramKey:
     def covers(self, wanted: "ProgramKey") -> bool:
         """A step of shape ``wanted`` can run in this program, padded."""
         sizes = self.rows >= wanted.rows and self.chunk >= wanted.chunk and self.pages >= wanted.pages
-        return self.kind == wanted.kind and sizes
+        # Gathering pages is slow where there are views, but does the same.
+        return sizes and (self.kind == wanted.kind or (self.kind, wanted.kind) == ("decode", "view"))
 
     @property
     def cost(self) -> int:
         """What a step in this program costs, in no unit: products per row, and pages read per row."""
-        return self.rows * (64 * self.chunk + self.pages)
+        return self.rows * (64 * self.chunk + (1 if self.kind == "view" else _GATHER) * self.pages)
 
 
 def best_cover(wanted: ProgramKey, available: Iterable[ProgramKey]) -> ProgramKey | None:
@@ -63,6 +69,13 @@ def powers_of_two(first: int, last: int) -> tuple[int, ...]:
         sizes.append(first)
         first *= 2
     return (*sizes, last)
+
+
+def _halved_octaves(first: int, last: int) -> tuple[int, ...]:
+    """Return ``first, 3/2 first, 2 first, 3 first, …``, ending in exactly ``last``."""
+    octaves = powers_of_two(first, last)
+    halves = [size // 2 * 3 for size in octaves[:-1] if size > 1]
+    return tuple(sorted({*octaves, *(size for size in halves if size < last)}))
 
 
 def _entries_up_to(most: int) -> tuple[int, ...]:
@@ -85,26 +98,48 @@ class Buckets:
         chunks: how many prompt tokens make a chunk, ascending.
         pages: widths of the page table, ascending; the last holds the longest sequence.
         entries: how many logits of a row can be changed, ascending.
+        spans: pages that a row of a view has, ascending; the last holds the longest sequence.
+        view_pages: most pages of a whole view; 0: there are no views.
     """
 
     rows: tuple[int, ...] = field()
     chunks: tuple[int, ...] = field()
     pages: tuple[int, ...] = field()
     entries: tuple[int, ...] = (_FIRST_ENTRIES,)
+    spans: tuple[int, ...] = ()
+    view_pages: int = 0
 
     @classmethod
-    def of(cls, *, max_num_seqs: int, max_chunk: int, max_pages: int, max_entries: int = _FIRST_ENTRIES) -> "Buckets":
+    def of(
+        cls,
+        *,
+        max_num_seqs: int,
+        max_chunk: int,
+        max_pages: int,
+        max_entries: int = _FIRST_ENTRIES,
+        view_pages: int = 0,
+    ) -> "Buckets":
         """Return powers of two up to the limits, and wider steps for the cheap programs that change logits."""
         return cls(
             powers_of_two(1, max_num_seqs),
             powers_of_two(min(16, max_chunk), max_chunk),
             powers_of_two(min(_FIRST_PAGES, max_pages), max_pages),
             _entries_up_to(max_entries),
+            _halved_octaves(min(_FIRST_SPAN, max_pages), max_pages),
+            view_pages,
         )
 
     def decode(self, rows: int, pages: int) -> ProgramKey:
-        """Return the shape for this many decoding sequences, the longest of them of this many pages."""
-        return ProgramKey("decode", _round_up(self.rows, rows), 1, _round_up(self.pages, pages))
+        """Return the shape for this many decoding sequences, the longest of them of this many pages.
+
+        A view, unless there are none, or this one would be larger than they may be.
+        """
+        size = _round_up(self.rows, rows)
+        if self.view_pages:
+            span = _round_up(self.spans, pages)
+            if size * span <= self.view_pages:
+                return ProgramKey("view", size, 1, span)
+        return ProgramKey("decode", size, 1, _round_up(self.pages, pages))
 
     def chunk(self, tokens: int, pages: int, *, scored: bool) -> ProgramKey:
         """Return the shape for a chunk of one prompt that ends in this page."""
@@ -124,29 +159,49 @@ class Buckets:
         return [evolve(key, chunk=more) for more in self.entries[bisect_right(self.entries, key.chunk) :][:1]]
 
     def wider(self, key: ProgramKey) -> list[ProgramKey]:
-        """Return the shape for the next longer contexts, if there is one: what a growing sequence needs next."""
+        """Return the shapes for the next longer contexts, if there are any: what a growing sequence needs next."""
+        if key.kind == "view":
+            spans = self.spans[bisect_right(self.spans, key.pages) :][:1]
+            return [wider for pages in spans for wider in self.decoding(key.rows, pages)]
         pages = self.pages[bisect_right(self.pages, key.pages) :][:1]
         return [evolve(key, pages=wider) for wider in pages]
+
+    def decoding(self, rows: int, pages: int) -> list[ProgramKey]:
+        """Return all that decoding in this shape takes: where there is a view, it has to be filled."""
+        key = self.decode(rows, pages)
+        return [*self.before(key), key]
+
+    def before(self, key: ProgramKey) -> list[ProgramKey]:
+        """Return what has to be run before this one can be."""
+        return [evolve(key, kind="fill")] if key.kind == "view" else []
 
     def at_start(self, chunks: Iterable[int]) -> list[ProgramKey]:
         """Return what is compiled before the first request: short contexts, one stream and some, these chunks."""
         few = [rows for rows in self._main_rows if rows <= _FEW_ROWS]
-        return [*self._rung(self.pages[0], few, chunks), *map(self.sample, few)]
+        short = (self.spans or self.pages)[0] if self.view_pages else self.pages[0]
+        decodes = [key for rows in few for key in self.decoding(rows, short)]
+        return [*self._prefills(self.pages[0], chunks), *decodes, *map(self.sample, few)]
 
     def ladder(self, chunks: Iterable[int]) -> list[ProgramKey]:
         """Return what is compiled next: full batches, then longer and longer contexts, up to the longest."""
         sizes = list(chunks)
-        rungs = sorted({*self.pages[::2], self.pages[-1]})
+        widths = self.spans if self.view_pages else self.pages
         keys = [*map(self.sample, self._main_rows)]
-        keys += [key for pages in rungs for key in self._rung(pages, self._main_rows, sizes)]
+        for pages in sorted({*widths[:: len(widths) // 5 or 1], *self.pages[::2], self.pages[-1]}):
+            keys += [key for rows in self._main_rows for key in self.decoding(rows, pages)]
+            keys += self._prefills(_round_up(self.pages, pages), sizes)
+        # Stands in for whatever is not compiled yet.
+        keys.append(ProgramKey("decode", self.rows[-1], 1, self.pages[-1]))
         keys += self._extras(self._main_rows)
         done = set(self.at_start(sizes))
-        return [key for key in keys if key not in done]
+        return [key for key in dict.fromkeys(keys) if key not in done]
 
     def everything(self) -> list[ProgramKey]:
         """Return all shapes but the scored and the masked ones."""
-        steps = [key for pages in self.pages for key in self._rung(pages, self.rows, self.chunks)]
-        return [*steps, *map(self.sample, self.rows), *self._extras(self.rows)]
+        widths = sorted({*self.pages, *(self.spans if self.view_pages else ())})
+        decodes = [key for pages in widths for rows in self.rows for key in self.decoding(rows, pages)]
+        prefills = [key for pages in self.pages for key in self._prefills(pages, self.chunks)]
+        return [*dict.fromkeys([*prefills, *decodes]), *map(self.sample, self.rows), *self._extras(self.rows)]
 
     @property
     def _main_rows(self) -> list[int]:
@@ -158,7 +213,6 @@ class Buckets:
         reports = [ProgramKey("report", size) for size in sizes]
         return reports + [ProgramKey("edit", size, entries) for entries in self.entries for size in sizes]
 
-    def _rung(self, pages: int, rows: Iterable[int], chunks: Iterable[int]) -> list[ProgramKey]:
+    def _prefills(self, pages: int, chunks: Iterable[int]) -> list[ProgramKey]:
         sizes = sorted({_round_up(self.chunks, size) for size in chunks})
-        prefills = [ProgramKey("prefill", 1, n, pages) for n in sizes]
-        return prefills + [ProgramKey("decode", n, 1, pages) for n in rows]
+        return [ProgramKey("prefill", 1, size, pages) for size in sizes]

@@ -102,15 +102,15 @@ class CompileCache:
             self.prepare([*companions, wanted])
         return key, self._compiled[key]
 
-    def is_at_hand(self, wanted: ProgramKey, draws: Callable[[ProgramKey], list[ProgramKey]] | None = None) -> bool:
+    def is_at_hand(self, wanted: ProgramKey, companions: Callable[[ProgramKey], list[ProgramKey]]) -> bool:
         """Say whether a step of this shape could run without waiting; if not, compile what it lacks, at once.
 
         Args:
             wanted: the step's shape.
-            draws: the shapes that draw from the chosen program's logits, if the step draws.
+            companions: what else the step takes, if this program is chosen.
         """
         key = best_cover(wanted, list(self._compiled)) or wanted
-        needed = [key] if draws is None else [key, *draws(key)]
+        needed = [key, *companions(key)]
         # All are asked before any is judged: what is lacking is compiled side by side.
         ready = [self._is_ready(one) for one in needed]
         return all(ready)

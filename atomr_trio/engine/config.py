@@ -17,7 +17,8 @@ from .rope_scaling import RopeTable
 __all__ = ["SUPPORTED_ARCHITECTURES", "Activation", "DType", "ModelConfig"]
 
 DType = Literal["float32", "bfloat16", "int8"]
-"""How weights are held. ``int8`` is weight-only: one float32 scale per output channel."""
+"""How weights are held. ``int8`` has one float32 scale per output channel; what they are multiplied with stays float on
+a GPU, and is rounded to 16 bits on a CPU (`linear_rows`)."""
 
 Activation = Literal["silu", "gelu"]
 

@@ -9,7 +9,7 @@ Masks and edits are made of the answer so far, as the host knows it: while a tok
 its next step cannot be sent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,10 +20,10 @@ from attrs import define, field, frozen
 from .buckets import Buckets, ProgramKey
 from .edits import TokenEdits, needs_edits, pack_edits
 from .masks import TokenGuide, mask_words, pack_masks
-from .packing import Ints, Row, pack_draws
+from .packing import Ints, Row, Rows, pack_draws
 from .sequence import Sequence
 
-__all__ = ["Drawing", "DrawnToken", "Needs", "read_draws"]
+__all__ = ["DrawCall", "Drawing", "DrawnToken", "Needs", "read_draws"]
 
 _Program = Callable[..., Any]
 
@@ -61,6 +61,21 @@ class Needs:
     report: bool
 
 
+@frozen
+class DrawCall:
+    """What one program's logits are drawn for.
+
+    Args:
+        rows: what the first of the logits belong to; ``None``: to nobody.
+        needs: of these rows.
+        first_place: where the first row's token is kept for the next step; the others' follow it.
+    """
+
+    rows: Rows
+    needs: Needs
+    first_place: int = 0
+
+
 @define
 class Drawing:
     """Knows what the open sequences change about their draws.
@@ -82,7 +97,7 @@ class Drawing:
         """Let ``guide`` decide what this sequence may say."""
         self._guides[sequence] = guide
 
-    def needs(self, rows: list[Row]) -> Needs:
+    def needs(self, rows: Iterable[Row]) -> Needs:
         """Return what the draws of these rows take."""
         mask = report = False
         entries = 0
@@ -117,19 +132,20 @@ class Drawing:
         return self._buckets.longer(key) if needs.entries > _FULL * key.chunk else []
 
     def start(
-        self, require: Callable[[ProgramKey], _Program], rows: list[Row], needs: Needs, logits: jax.Array
-    ) -> jax.Array:
+        self, require: Callable[[ProgramKey], _Program], draw: DrawCall, logits: jax.Array, last: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Dispatch the draws.
 
         Args:
             require: returns the program of a shape.
-            rows: what the first of the logits belong to.
-            needs: of these rows.
+            draw: whose they are.
             logits: f32 ``[B, V]``.
+            last: i32 ``[S]``, the tokens that the device keeps for the next step.
 
         Returns:
-            i32 ``[B, 2]`` or ``[B, 2 + 2 * n]``, for `read_draws`.
+            i32 ``[B, 2]`` or ``[B, 2 + 2 * n]``, for `read_draws`; and the new ``last``.
         """
+        rows, needs = draw.rows, draw.needs
         size = logits.shape[0]
         by_kind = {key.kind: key for key in self.keys(needs, size)}
         allowed = logits
@@ -137,15 +153,17 @@ class Drawing:
             allowed = require(by_kind["mask"])(allowed, self._masks(rows, size))
         if needs.entries:
             allowed = require(by_kind["edit"])(allowed, self._packed_edits(rows, by_kind["edit"]))
-        drawn = require(by_kind["sample"])(allowed, pack_draws(by_kind["sample"], rows))
-        return require(by_kind["report"])(logits, drawn) if needs.report else drawn
+        packed = pack_draws(by_kind["sample"], rows, draw.first_place)
+        drawn, last = require(by_kind["sample"])(allowed, packed, last)
+        return require(by_kind["report"])(logits, drawn) if needs.report else drawn, last
 
-    def _masks(self, rows: list[Row], size: int) -> Ints:
-        guided = [(row, self._guides.get(row.sequence)) for row in rows]
+    def _masks(self, rows: Rows, size: int) -> Ints:
+        guided = [(row, self._guides.get(row.sequence) if row else None) for row in rows]
         return pack_masks(size, mask_words(self._vocab_size), guided)
 
-    def _packed_edits(self, rows: list[Row], key: ProgramKey) -> Ints:
-        return pack_edits(key.rows, key.chunk, [(row, self._edits_of(row.sequence)) for row in rows])
+    def _packed_edits(self, rows: Rows, key: ProgramKey) -> Ints:
+        edits = [(row, self._edits_of(row.sequence) if row else None) for row in rows]
+        return pack_edits(key.rows, key.chunk, edits)
 
     def _edits_of(self, sequence: Sequence) -> TokenEdits | None:
         if not needs_edits(sequence.request):

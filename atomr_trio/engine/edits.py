@@ -173,11 +173,11 @@ class TokenEdits:
         return slot
 
 
-def pack_edits(rows: int, entries: int, edits: list[tuple[Row, TokenEdits | None]]) -> Ints:
+def pack_edits(rows: int, entries: int, edits: list[tuple[Row | None, TokenEdits | None]]) -> Ints:
     """Return i32 ``[rows, edit_width(entries)]``; rows without edits, and beyond those given, change nothing."""
     packed = np.zeros((rows, edit_width(entries)), np.int32)
     packed[:, _HEADER : _HEADER + entries] = NO_TOKEN
     for target, (row, own) in zip(packed, edits, strict=False):
-        if own is not None:
+        if row is not None and own is not None:
             own.pack_into(target, bans_ends=row.bans_ends)
     return packed

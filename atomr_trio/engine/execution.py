@@ -1,171 +1,174 @@
-"""Runs a planned step on the device: packs, dispatches, reads back."""
+"""Runs planned steps on the device: chooses programs and dispatches them.
 
-import math
+A step is prepared (which programs does it take, and are they there?), started, and read by `readout.collect`. The next
+one may be started before the last one is read: the tokens that it begins with are on the device.
+"""
+
 from collections.abc import Callable
 
-import jax
-import numpy as np
-import numpy.typing as npt
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from .blocks import pages_for
 from .buckets import Buckets, ProgramKey
 from .compile_cache import CompileCache
-from .drawing import Drawing, read_draws
-from .model import KV
-from .packing import Ints, Row, pack_steps
+from .device_state import DeviceState, Forwarded, Program
+from .drawing import DrawCall, Drawing, Needs
+from .packing import Row
+from .readout import Started
 from .scheduler import Chunk, StepPlan
 from .sequence import Sequence
-from .weights import Params
 
-__all__ = ["Drawn", "StepExecutor"]
+__all__ = ["StepExecutor", "Work"]
 
 
 @frozen
-class Drawn:
-    """What a step computed.
+class Work:
+    """A step that can be started.
 
     Args:
-        tokens: the token drawn for each sequence of ``plan.drawing``, by request number.
-        logprobs: their log probabilities; NaN where the model's output was not a number, or no token was allowed.
-        top: the most likely tokens in their place, best first, where some row of the step asked for them.
-        scores: log probability of tokens ``start + 1 …`` of the chunk's sequence, if it was scored.
+        plan: what it computes: the plan that was asked for, or a part of it.
+        decodes: a row for each of ``plan.decodes``.
+        chunk: the row of ``plan.chunk``, if there is one.
+        score: the chunk's own tokens get log probabilities.
     """
 
-    tokens: dict[int, int] = field(factory=dict[int, int])
-    logprobs: dict[int, float] = field(factory=dict[int, float])
-    top: dict[int, tuple[tuple[int, float], ...]] = field(factory=dict[int, tuple[tuple[int, float], ...]])
-    scores: list[float] = field(factory=list[float])
-
-    @property
-    def broken(self) -> list[int]:
-        """Requests that got no token: the model's output was not a number, or none was allowed."""
-        return [number for number, logprob in self.logprobs.items() if math.isnan(logprob)]
-
-
-@frozen
-class _Started:
-    """A program that was dispatched: whose tokens are drawn, and the arrays to wait for."""
-
-    rows: list[Row]
-    drawn: jax.Array | None
-    scores: jax.Array
+    plan: StepPlan
+    decodes: list[Row]
+    chunk: list[Row]
+    score: bool = False
 
 
 @define
 class StepExecutor:
-    """Owns the weights and the cache.
+    """Dispatches steps.
 
     Args:
-        params: the weights.
-        programs: compiled for the shapes of ``params`` and of what ``new_kv`` makes.
+        state: what they work on.
+        programs: compiled for its shapes.
         buckets: which shapes there are.
         page_size: tokens a page.
-        new_kv: allocates the cache.
         drawing: draws from the logits.
     """
 
-    _params: Params
+    state: DeviceState
     _programs: CompileCache
     _buckets: Buckets
     _page_size: int
-    _new_kv: Callable[[], KV]
     drawing: Drawing
-    _kv: KV = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._kv = self._new_kv()
-
-    @property
-    def lost(self) -> bool:
-        """The cache went into a step that failed after it was donated."""
-        return any(leaf.is_deleted() for leaf in jax.tree.leaves(self._kv))
+    _places: dict[Sequence, int] = field(init=False, factory=dict[Sequence, int])
 
     def warm_up(self, on_progress: Callable[[int, int], None]) -> None:
         """Compile all shapes now; ``on_progress`` is called with (programs done, programs in all)."""
         self._programs.warm_up(self._buckets.everything(), on_progress)
 
-    def rebuild(self) -> None:
-        """Allocate the cache anew. What the pages held is lost."""
-        self._kv = []
-        self._kv = self._new_kv()
-
-    def run(self, plan: StepPlan, *, score: bool) -> Drawn:
-        """Compute a step; returns when its results are on the host.
+    def prepare(self, plan: StepPlan, *, score: bool = False, wait_for_programs: bool = True) -> Work:
+        """Say how a plan is computed. Call it before the plan counts as sent.
 
         Args:
             plan: what to compute.
-            score: return the log probabilities of the chunk's own tokens.
+            score: the chunk's own tokens get log probabilities.
+            wait_for_programs: take all of it, even if a program has to be compiled first. Otherwise what lacks its
+                program is left out, and the program is being compiled.
+        """
+        decodes = [self._decoding(sequence) for sequence in plan.decodes]
+        work = Work(plan, decodes, [] if plan.chunk is None else [_row(plan.chunk)], score)
+        return work if wait_for_programs else self._at_hand(work)
+
+    def forget(self) -> None:
+        """Let go of what only the next step could use: a step has failed."""
+        self.state.forget()
+        self._places = {}
+
+    def start(self, work: Work) -> list[Started]:
+        """Dispatch a step; returns before it is computed.
 
         Raises:
-            Exception: whatever the device or the compiler raises; see ``classify_device_error``.
+            Exception: whatever the compiler or the device raises; see ``classify_device_error``.
         """
+        started: list[Started] = []
+        places: dict[Sequence, int] = {}
         # Everything is dispatched before anything is waited for.
-        started = [self._start_decodes(plan.decodes)] if plan.decodes else []
-        if plan.chunk is not None:
-            started.append(self._start_chunk(plan.chunk, score=score))
-        result = Drawn()
-        for one in started:
-            _collect(one, result)
-        return result
+        if work.decodes:
+            needs = self.drawing.needs(work.decodes)
+            started.append(self._draw(self._decode(work.decodes, needs), needs, 0, places))
+        if work.chunk:
+            started.append(self._start_chunk(work, places))
+        self._places = places
+        return started
 
-    def at_hand(self, plan: StepPlan, *, score: bool) -> StepPlan:
-        """Return the part of a plan that can run without waiting for a program; what it lacks is being compiled."""
-        rows = [Row(sequence, len(sequence.tokens) - 1, 1) for sequence in plan.decodes]
-        decodes = not rows or self._is_at_hand(self._decode_key(rows), rows, draws=True)
-        chunk = plan.chunk is None or self._is_chunk_at_hand(plan.chunk, score=score)
-        return StepPlan(plan.decodes if decodes else (), plan.chunk if chunk else None)
+    def _start_chunk(self, work: Work, places: dict[Sequence, int]) -> Started:
+        needs = self.drawing.needs(work.chunk)
+        forwarded = self._prefill(work, needs)
+        if work.plan.chunk is None or not work.plan.chunk.completes:
+            return Started(forwarded.rows, None, forwarded.waited, work.score)
+        # Behind all that decode.
+        return self._draw(forwarded, needs, len(self.state.last) - 1, places, scored=work.score)
 
-    def _is_chunk_at_hand(self, chunk: Chunk, *, score: bool) -> bool:
-        rows = [Row(chunk.sequence, chunk.start, chunk.length)]
-        return self._is_at_hand(self._chunk_key(chunk, score=score), rows, draws=chunk.completes)
+    def _decoding(self, sequence: Sequence) -> Row:
+        # A token that is being drawn was left on the device by the last step: no other one is unread.
+        source = self._places[sequence] if sequence.pending else -1
+        return Row(sequence, sequence.num_computed, 1, source)
+
+    def _at_hand(self, work: Work) -> Work:
+        chunk = work.plan.chunk
+        decodes_ready = not work.decodes or self._is_at_hand(self._decode_key(work.decodes), work.decodes, draws=True)
+        chunk_ready = chunk is None or self._is_at_hand(self._chunk_key(work), work.chunk, draws=chunk.completes)
+        plan = StepPlan(work.plan.decodes if decodes_ready else (), chunk if chunk_ready else None)
+        return Work(plan, work.decodes if decodes_ready else [], work.chunk if chunk_ready else [], work.score)
 
     def _is_at_hand(self, wanted: ProgramKey, rows: list[Row], *, draws: bool) -> bool:
-        if not draws:
-            return self._programs.is_at_hand(wanted)
         needs = self.drawing.needs(rows)
-        return self._programs.is_at_hand(wanted, lambda key: self.drawing.keys(needs, key.rows))
+
+        def companions(key: ProgramKey) -> list[ProgramKey]:
+            return [*self._buckets.before(key), *(self.drawing.keys(needs, key.rows) if draws else [])]
+
+        return self._programs.is_at_hand(wanted, companions)
 
     def _decode_key(self, rows: list[Row]) -> ProgramKey:
-        return self._buckets.decode(len(rows), self._pages(rows))
+        wanted = self._buckets.decode(len(rows), self._pages(rows))
+        view = self.state.view
+        # Every row of a new view has to be filled: the one that is there serves until it is far too large.
+        return view if view is not None and view.covers(wanted) and view.cost <= 2 * wanted.cost else wanted
 
-    def _chunk_key(self, chunk: Chunk, *, score: bool) -> ProgramKey:
-        return self._buckets.chunk(
-            chunk.length, self._pages([Row(chunk.sequence, chunk.start, chunk.length)]), scored=score
-        )
-
-    def _start_decodes(self, decodes: tuple[Sequence, ...]) -> _Started:
-        rows = [Row(sequence, len(sequence.tokens) - 1, 1) for sequence in decodes]
-        return self._start(self._decode_key(rows), rows, draws=True)
-
-    def _start_chunk(self, chunk: Chunk, *, score: bool) -> _Started:
-        rows = [Row(chunk.sequence, chunk.start, chunk.length)]
-        return self._start(self._chunk_key(chunk, score=score), rows, draws=chunk.completes)
+    def _chunk_key(self, work: Work) -> ProgramKey:
+        return self._buckets.chunk(work.chunk[0].count, self._pages(work.chunk), scored=work.score)
 
     def _pages(self, rows: list[Row]) -> int:
         return pages_for(max(row.end for row in rows), self._page_size)
 
-    def _start(self, wanted: ProgramKey, rows: list[Row], *, draws: bool) -> _Started:
+    def _decode(self, rows: list[Row], needs: Needs) -> Forwarded:
+        key, program = self._choose(self._decode_key(rows), needs)
+        if key.kind != "view":
+            return self.state.gather(key, program, rows)
+        return self.state.decode_view(key, program, self._programs.require(evolve(key, kind="fill")), rows)
+
+    def _prefill(self, work: Work, needs: Needs) -> Forwarded:
+        key, program = self._choose(self._chunk_key(work), needs)
+        return self.state.gather(key, program, work.chunk)
+
+    def _choose(self, wanted: ProgramKey, needs: Needs) -> tuple[ProgramKey, Program]:
         # A larger program makes more rows of logits, and the draw has to fit them.
-        needs = self.drawing.needs(rows)
-        key, program = self._programs.choose(wanted, self.drawing.keys(needs, wanted.rows))
+        companions = [*self._buckets.before(wanted), *self.drawing.keys(needs, wanted.rows)]
+        key, program = self._programs.choose(wanted, companions)
         self._programs.prepare([*self._buckets.wider(wanted), *self.drawing.soon(needs, key.rows)])
-        if draws:
-            for drawing in self.drawing.keys(needs, key.rows):
-                self._programs.require(drawing)
-        self._kv, logits, scores = program(self._params, self._kv, pack_steps(key, rows))
-        return _Started(rows, self.drawing.start(self._programs.get, rows, needs, logits) if draws else None, scores)
+        return key, program
+
+    def _draw(
+        self,
+        forwarded: Forwarded,
+        needs: Needs,
+        first_place: int,
+        places: dict[Sequence, int],
+        *,
+        scored: bool = False,
+    ) -> Started:
+        for drawing in self.drawing.keys(needs, forwarded.logits.shape[0]):
+            self._programs.require(drawing)
+        call = DrawCall(forwarded.rows, needs, first_place)
+        drawn, self.state.last = self.drawing.start(self._programs.get, call, forwarded.logits, self.state.last)
+        places |= {row.sequence: first_place + index for index, row in enumerate(forwarded.rows) if row is not None}
+        return Started(forwarded.rows, drawn, forwarded.waited, scored)
 
 
-def _collect(started: _Started, result: Drawn) -> None:
-    # Also where there is nothing to read: a chunk that draws no token returns before it is computed, and a long prompt
-    # would be dispatched in one go, out of reach of aborts, of other sequences, and of the deadline of a step.
-    started.scores.block_until_ready()
-    if started.drawn is not None:
-        packed: Ints = np.asarray(started.drawn)
-        for row, drawn in zip(started.rows, read_draws(packed, len(started.rows)), strict=True):
-            number = row.sequence.id
-            result.tokens[number], result.logprobs[number], result.top[number] = drawn.token, drawn.logprob, drawn.top
-    if started.scores.size:
-        scores: npt.NDArray[np.float32] = np.asarray(started.scores)
-        result.scores.extend(scores[: started.rows[-1].count].tolist())
+def _row(chunk: Chunk) -> Row:
+    return Row(chunk.sequence, chunk.start, chunk.length)

@@ -5,20 +5,49 @@ Each array is ``[num_pages, num_kv_heads, page_size, head_dim]``; page 0 takes w
 treat the arrays as opaque.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from .config import DType, ModelConfig
+from .config import DType
 
-__all__ = ["KV", "LayerCache", "Slots", "activation_dtype", "find_slots", "init_kv", "read_pages", "write_tokens"]
+__all__ = [
+    "KV",
+    "CacheShape",
+    "LayerCache",
+    "Slots",
+    "activation_dtype",
+    "find_slots",
+    "init_kv",
+    "read_pages",
+    "write_tokens",
+]
 
-LayerCache = tuple[jax.Array, jax.Array]
-"""Keys and values of one layer."""
+LayerCache = tuple[jax.Array, ...]
+"""Keys and values of one layer; what else a back-end of attention keeps comes after them."""
 
 KV = list[LayerCache]
 """The whole cache, by layer. Donate it to every step."""
+
+
+class CacheShape(Protocol):
+    """What a cache is allocated for: a model, or its configuration."""
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that have a cache."""
+        ...
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Heads of keys and values in each of them."""
+        ...
+
+    @property
+    def head_dim(self) -> int:
+        """Width of such a head."""
+        ...
 
 
 class Slots(NamedTuple):
@@ -30,11 +59,11 @@ class Slots(NamedTuple):
     tables: jax.Array
 
 
-def init_kv(config: ModelConfig, num_pages: int, page_size: int, dtype: DType) -> KV:
+def init_kv(config: CacheShape, num_pages: int, page_size: int, dtype: DType) -> KV:
     """Allocate an empty cache.
 
     Args:
-        config: the model.
+        config: whose sizes.
         num_pages: pages in all, the garbage page 0 included.
         page_size: positions in a page.
         dtype: how the model's weights are held. ``int8`` has a float32 cache on a CPU, a bfloat16 one elsewhere.

@@ -1,36 +1,57 @@
 # pyright: reportUnknownMemberType=false
-"""One linear layer, ``x @ w.T``, written in the form that is fast for the backend, the dtype and the row count.
+"""One linear layer, ``x @ w.T``, written in the form that is fast for the backend, the weights and the row count.
 
-On XLA:CPU the way a small product is written decides its speed by a factor of 10 to 60, and the form that is best
-for one row is among the worst for two. `choose_form` is the table.
+`linear_forms` has the forms, `linear_rows` the way to multiply in integers, `linear_tuning` measures what is fastest.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from attrs import frozen
 
-__all__ = ["Int8Weight", "Weight", "choose_form", "embedding", "linear"]
+from .linear_forms import choose_form, kind_of
+from .linear_rows import Activations, from_products, to_int8_rows
+
+__all__ = ["Int8Weight", "TunedForms", "Weight", "best_activations", "embedding", "linear"]
+
+TunedForms = tuple[tuple[int, str], ...]
+"""The measured names of forms, each with the most rows that it is meant for, fewest first."""
 
 
-class Int8Weight(NamedTuple):
-    """A matrix in int8 with one scale per output channel: ``values[o, i] * scale[o]``."""
+@partial(jax.tree_util.register_dataclass, data_fields=["values", "scale"], meta_fields=["activations", "forms"])
+@frozen
+class Int8Weight:
+    """A matrix in int8 with one scale per output channel: ``values[o, i] * scale[o]``.
+
+    Args:
+        values: int8 ``[out, in]``, -127 to 127.
+        scale: float32 ``[out]``.
+        activations: how the rows it is multiplied with are rounded. What a row gives depends on this alone.
+        forms: how to write the products in integers; static, as ``activations``. Only the time depends on this.
+    """
 
     values: jax.Array
     scale: jax.Array
+    activations: Activations = "float"
+    forms: TunedForms = ()
+
+    def form_for(self, rows: int) -> str | None:
+        """Return what was measured to be the fastest form for so many int8 rows, if anything was."""
+        return next((name for most, name in self.forms if rows <= most), None)
 
 
 Weight = jax.Array | Int8Weight
 """A matrix ``[out, in]``: the checkpoints' own layout, and the faster one on CPUs."""
 
-Form = Callable[[jax.Array, jax.Array], jax.Array]
-"""Multiplies float rows ``[M, in]`` by ``[out, in]`` of any dtype."""
 
-_LAST_AXES = (((1,), (1,)), ((), ()))
+def best_activations(backend: str) -> Activations:
+    """Return how the rows over int8 weights are rounded on a backend.
 
-# Above this many rows, widening the weights once for all rows is cheaper than inside each row's product.
-_FEW_ROWS = 128
+    CPUs have units for int8 that XLA uses when both sides are. A GPU that multiplies few rows waits for the weights
+    only, and widens them on the way.
+    """
+    return "int16" if backend == "cpu" else "float"
 
 
 def linear(x: jax.Array, w: Weight) -> jax.Array:
@@ -44,41 +65,24 @@ def linear(x: jax.Array, w: Weight) -> jax.Array:
         ``[..., out]`` in the dtype of ``x``.
     """
     rows = x.reshape(-1, x.shape[-1])
-    values = w.values if isinstance(w, Int8Weight) else w
-    product = choose_form(jax.default_backend(), values.dtype.name, rows.shape[0])(rows, values)
-    if isinstance(w, Int8Weight):
-        product = product * w.scale
+    if not isinstance(w, Int8Weight):
+        product = _float_product(rows, w)
+    elif w.activations == "float":
+        product = _float_product(rows, w.values) * w.scale
+    else:
+        product = _integer_product(rows, w) * w.scale
     return product.astype(x.dtype).reshape(*x.shape[:-1], -1)
 
 
-def choose_form(backend: str, dtype: str, rows: int) -> Form:
-    """Return how to write a product of ``rows`` rows with a matrix of ``dtype``."""
-    if dtype == "float32":
-        return _exact
-    if dtype == "bfloat16":
-        return _one_row if backend == "cpu" and rows == 1 else _widened_result
-    return _sum if backend == "cpu" and 1 < rows <= _FEW_ROWS else _widened_weights
+def _float_product(x: jax.Array, w: jax.Array) -> jax.Array:
+    return choose_form(kind_of(w.dtype.name), jax.default_backend(), len(x)).multiply(x, w)
 
 
-def _exact(x: jax.Array, w: jax.Array) -> jax.Array:
-    return jax.lax.dot_general(x, w, _LAST_AXES, precision=jax.lax.Precision.HIGHEST)
-
-
-def _one_row(x: jax.Array, w: jax.Array) -> jax.Array:
-    return _widened_weights(x.astype(w.dtype).astype(jnp.float32), w)
-
-
-def _widened_result(x: jax.Array, w: jax.Array) -> jax.Array:
-    return jax.lax.dot_general(x.astype(w.dtype), w, _LAST_AXES, preferred_element_type=jnp.float32)
-
-
-def _widened_weights(x: jax.Array, w: jax.Array) -> jax.Array:
-    # Not the same as contracting the last axes: written so, XLA:CPU makes one loop for a single row.
-    return x @ w.astype(x.dtype).T
-
-
-def _sum(x: jax.Array, w: jax.Array) -> jax.Array:
-    return jnp.sum(x[:, None, :] * w.astype(x.dtype), axis=-1)
+def _integer_product(x: jax.Array, w: Int8Weight) -> jax.Array:
+    rows = to_int8_rows(x, w.activations)
+    count = len(rows.values)
+    form = choose_form("integers", jax.default_backend(), count, w.form_for(count))
+    return from_products(form.multiply(rows.values, w.values), rows.scale)
 
 
 def embedding(ids: jax.Array, w: Weight) -> jax.Array:

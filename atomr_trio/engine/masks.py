@@ -52,11 +52,11 @@ def restrict(logits: jax.Array, masks: jax.Array) -> jax.Array:
     return jnp.where(bits.reshape(masks.shape[0], -1)[:, : logits.shape[1]] == 1, logits, -jnp.inf)
 
 
-def pack_masks(rows: int, words: int, guided: list[tuple[Row, TokenGuide | None]]) -> Ints:
+def pack_masks(rows: int, words: int, guided: list[tuple[Row | None, TokenGuide | None]]) -> Ints:
     """Return i32 ``[rows, words]``; rows without a guide, and beyond those given, may draw anything."""
     packed = np.full((rows, words), -1, np.int32)
     for target, (row, guide) in zip(packed, guided, strict=False):
-        if guide is not None:
+        if row is not None and guide is not None:
             _ask(guide, row, target)
     return packed
 

@@ -7,9 +7,9 @@ import jax
 from atomr_trio.core import ModelLoadError
 
 from .blocks import pages_for
-from .config import DType, ModelConfig
+from .config import DType
 from .device import Device, shapes_of
-from .model import init_kv
+from .kv_cache import CacheShape, init_kv
 from .settings import EngineSettings
 
 __all__ = ["available_bytes", "choose_pages", "page_bytes"]
@@ -18,7 +18,7 @@ _DEFAULT_TOKENS = 16_384
 _SHARE_OF_FREE = 0.6
 
 
-def page_bytes(config: ModelConfig, page_size: int, dtype: DType) -> int:
+def page_bytes(config: CacheShape, page_size: int, dtype: DType) -> int:
     """Return what one page takes in all layers, in bytes."""
     shapes = shapes_of(lambda: init_kv(config, 1, page_size, dtype))
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))

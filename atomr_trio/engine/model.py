@@ -11,20 +11,28 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from attrs import frozen
 
+from .attention import Attend, AttentionSpec, attend_pages
 from .config import ModelConfig
 from .kv_cache import KV as KV
-from .kv_cache import LayerCache, Slots, activation_dtype, find_slots, read_pages, write_tokens
+from .kv_cache import LayerCache, Slots, activation_dtype, find_slots
 from .kv_cache import init_kv as init_kv
 from .linear import embedding, linear
 from .rope import angles, rotate
 from .weights import LayerParams, Params
 
-__all__ = ["KV", "forward", "init_kv", "logits"]
+__all__ = ["KV", "Decoder", "forward", "init_kv", "logits"]
 
 
 def forward(
-    config: ModelConfig, params: Params, kv: KV, tokens: jax.Array, positions: jax.Array, page_tables: jax.Array
+    config: ModelConfig,
+    params: Params,
+    kv: KV,
+    tokens: jax.Array,
+    positions: jax.Array,
+    page_tables: jax.Array,
+    attend: Attend = attend_pages,
 ) -> tuple[jax.Array, KV]:
     """Run rows of tokens through all layers, writing their keys and values into the cache.
 
@@ -39,6 +47,7 @@ def forward(
         positions: i32 ``[B, C]``; negative marks padding, whose output is garbage.
         page_tables: i32 ``[B, W]``: the page of position p of row b is ``page_tables[b, p // page_size]``.
             Attention covers ``W * page_size`` positions. Unused entries are 0.
+        attend: the back-end of attention (static); it knows what ``kv`` is.
 
     Returns:
         The normed hidden states, float32 ``[B, C, hidden]``, and the new cache.
@@ -49,7 +58,7 @@ def forward(
     new_kv: KV = []
     for index, (layer, cache) in enumerate(zip(params["layers"], kv, strict=True)):
         window = config.window(index)
-        x, cache = _one_block(_Kind(config, window), layer, cache, x, slots, tables[window > 0])
+        x, cache = _one_block(_Kind(config, window, attend), layer, cache, x, slots, tables[window > 0])
         new_kv.append(cache)
     return _norm(config, x, params["final_norm"]), new_kv
 
@@ -59,11 +68,60 @@ def logits(config: ModelConfig, params: Params, hidden: jax.Array) -> jax.Array:
     return _capped(linear(hidden, params.get("output", params["embed"])), config.final_soft_cap)
 
 
+@frozen
+class Decoder:
+    """The transformer as the engine serves it."""
+
+    config: ModelConfig
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that there are."""
+        return self.config.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        """Most positions of a sequence."""
+        return self.config.context_length
+
+    @property
+    def num_layers(self) -> int:
+        """Blocks."""
+        return self.config.num_layers
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Heads of keys and values in a block."""
+        return self.config.num_kv_heads
+
+    @property
+    def head_dim(self) -> int:
+        """Width of a head."""
+        return self.config.head_dim
+
+    def run(
+        self,
+        params: Params,
+        kv: KV,
+        tokens: jax.Array,
+        positions: jax.Array,
+        page_tables: jax.Array,
+        attend: Attend,
+    ) -> tuple[jax.Array, KV]:
+        """Run `forward`."""
+        return forward(self.config, params, kv, tokens, positions, page_tables, attend)
+
+    def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
+        """Run `logits`."""
+        return logits(self.config, params, hidden)
+
+
 class _Kind(NamedTuple):
     """What makes two blocks the same code. ``window``: positions that a token sees; 0 is all."""
 
     config: ModelConfig
     window: int
+    attend: Attend
 
 
 Rotation = tuple[jax.Array, jax.Array]
@@ -136,44 +194,10 @@ def _attention(
     if "q_norm" in layer and "k_norm" in layer:
         q = _norm(config, q.astype(jnp.float32), layer["q_norm"])
         k = _norm(config, k.astype(jnp.float32), layer["k_norm"])
-    keys = write_tokens(cache[0], slots, rotate(k, *rotation))
-    values = write_tokens(cache[1], slots, v)
-    past = read_pages(keys, slots.tables), read_pages(values, slots.tables)
-    attended = _attend(kind, rotate(q, *rotation), *past, slots.positions)
-    return _biased(linear(attended.astype(x.dtype), layer["attn_out"]), layer.get("out_bias")), (keys, values)
+    spec = AttentionSpec(config.score_scale, kind.window, config.attention_soft_cap)
+    attended, cache = kind.attend(spec, cache, rotate(q, *rotation), rotate(k, *rotation), v, slots)
+    return _biased(linear(attended.astype(x.dtype), layer["attn_out"]), layer.get("out_bias")), cache
 
 
 def _capped(x: jax.Array, cap: float | None) -> jax.Array:
     return x if cap is None else cap * jnp.tanh(x / cap)
-
-
-def _attend(kind: _Kind, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> jax.Array:
-    """Softmax attention: ``q [B, C, heads, D]`` over ``k, v [B, kv_heads, T, D]``; returns ``[B, C, heads * D]``.
-
-    The query heads of one group are further rows of one product, and the softmax is divided after the second
-    product, where the rows are short: a third of the time of the textbook order on a CPU.
-    """
-    batch, chunk, heads, dim = q.shape
-    kv_heads, time = k.shape[1:3]
-    rows = q.reshape(batch, chunk, kv_heads, -1, dim).transpose(0, 2, 3, 1, 4) * kind.config.score_scale
-    scores = _batched(rows.reshape(batch, kv_heads, -1, dim), k, 3).reshape(batch, kv_heads, -1, chunk, time)
-    scores = _capped(scores, kind.config.attention_soft_cap)
-    # Every row sees its own position, and padding position 0, so no row is masked as a whole: that would make NaN,
-    # which padding would store in the garbage page, where a probability of 0 does not stop it.
-    visible = jnp.arange(time) <= positions[:, :, None]
-    if kind.window:
-        visible &= jnp.arange(time) > positions[:, :, None] - kind.window
-    scores = jnp.where(visible[:, None, None], scores, -jnp.inf)
-    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    mixed = _batched(weights.reshape(batch, kv_heads, -1, time), v, 2).reshape(batch, kv_heads, -1, chunk, dim)
-    normed = mixed / jnp.sum(weights, axis=-1, keepdims=True)
-    return normed.transpose(0, 3, 1, 2, 4).reshape(batch, chunk, heads * dim)
-
-
-def _batched(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
-    """Contract the last axis of ``a`` with ``axis`` of ``b`` over the two batch axes, to float32."""
-    dimensions = (((3,), (axis,)), ((0, 1), (0, 1)))
-    precision = jax.lax.Precision.HIGHEST if b.dtype == jnp.float32 else None
-    return jax.lax.dot_general(
-        a.astype(b.dtype), b, dimensions, precision=precision, preferred_element_type=jnp.float32
-    )

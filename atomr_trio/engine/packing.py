@@ -1,11 +1,12 @@
 # pyright: reportUnknownMemberType=false
 """How a step's inputs travel: packed into int32 arrays, because every array costs a transfer.
 
-A row of a step is ``start, count | tokens | page table``; a row of a draw is its sampling parameters. Floats and seeds
-travel as their bits.
+A row of a step is ``start, count, source | tokens | page table``; a row of a draw is its sampling parameters. Floats
+and seeds travel as their bits.
 """
 
 import struct
+from collections.abc import Sequence as SequenceOf
 from typing import NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ __all__ = [
     "DrawInputs",
     "Ints",
     "Row",
+    "Rows",
     "StepInputs",
     "banned_ids",
     "pack_draws",
@@ -41,21 +43,32 @@ MAX_BANNED = 8
 NO_TOKEN = 2**31 - 1
 """Out of range of any vocabulary: scattering there does nothing. Not -1, which would be the last token."""
 
-# temperature, top_k, top_p, min_p, seed, position, banned
-_DRAW = struct.Struct(f"<f i 2f 2I i {MAX_BANNED}i")
+# temperature, top_k, top_p, min_p, seed, position, place, banned
+_DRAW = struct.Struct(f"<f i 2f 2I 2i {MAX_BANNED}i")
 DRAW_WIDTH = _DRAW.size // 4
-_START_COUNT = 2
+_PLACE = 7
+# start, count, source
+_HEADER = 3
+_SOURCE = 2
 
 Ints = npt.NDArray[np.int32]
 
 
 @frozen
 class Row:
-    """Tokens ``start .. start + count`` of a sequence: the work of one row."""
+    """Tokens ``start .. start + count`` of a sequence: the work of one row.
+
+    Args:
+        sequence: whose.
+        start: position of the first.
+        count: how many.
+        source: the place at which the step before left the first token, if the host has not read it yet; -1 if it has.
+    """
 
     sequence: Sequence
     start: int
     count: int
+    source: int = -1
 
     @property
     def end(self) -> int:
@@ -66,6 +79,10 @@ class Row:
     def bans_ends(self) -> bool:
         """The token after this row comes before ``min_tokens``: it may not be one that ends the answer."""
         return self.end - self.sequence.prompt_len < self.sequence.request.min_tokens
+
+
+Rows = SequenceOf[Row | None]
+"""The rows of a program in their order; ``None`` where nobody is."""
 
 
 class StepInputs(NamedTuple):
@@ -87,27 +104,37 @@ class StepInputs(NamedTuple):
 
 
 class DrawInputs(NamedTuple):
-    """How rows are drawn, on the device. ``banned``: i32 ``[B, MAX_BANNED]``, out of range where there is none."""
+    """How rows are drawn, on the device.
+
+    Args:
+        sampling: the parameters.
+        place: i32 ``[B]``: where the token is left for the next step; out of range: nowhere.
+        banned: i32 ``[B, MAX_BANNED]``, out of range where there is none.
+    """
 
     sampling: SamplingState
+    place: jax.Array
     banned: jax.Array
 
 
 def step_width(key: ProgramKey) -> int:
     """Return how many int32 a row of this step has."""
-    return _START_COUNT + _token_columns(key) + key.pages
+    return _HEADER + _token_columns(key) + key.pages
 
 
 def _token_columns(key: ProgramKey) -> int:
     return key.chunk + (key.kind == "scored")
 
 
-def pack_steps(key: ProgramKey, rows: list[Row]) -> Ints:
-    """Return i32 ``[key.rows, step_width(key)]``; rows beyond those given are padding."""
+def pack_steps(key: ProgramKey, rows: Rows) -> Ints:
+    """Return i32 ``[key.rows, step_width(key)]``; rows that are ``None``, and beyond those given, are padding."""
     packed = np.zeros((key.rows, step_width(key)), np.int32)
-    tokens, pages = _START_COUNT, _START_COUNT + _token_columns(key)
+    packed[:, _SOURCE] = -1
+    tokens, pages = _HEADER, _HEADER + _token_columns(key)
     for target, row in zip(packed, rows, strict=False):
-        target[:tokens] = row.start, row.count
+        if row is None:
+            continue
+        target[:tokens] = row.start, row.count, row.source
         shown = row.sequence.tokens[row.start : row.end + (key.kind == "scored")]
         target[tokens : tokens + len(shown)] = shown
         # Pages beyond the table's width belong to tokens that this step does not see.
@@ -116,10 +143,12 @@ def pack_steps(key: ProgramKey, rows: list[Row]) -> Ints:
     return packed
 
 
-def unpack_steps(key: ProgramKey, packed: jax.Array) -> StepInputs:
-    """Take a packed step apart, on the device."""
-    header, tokens, tables = jnp.split(packed, (_START_COUNT, _START_COUNT + _token_columns(key)), axis=1)
-    start, count = header[:, :1], header[:, 1:]
+def unpack_steps(key: ProgramKey, packed: jax.Array, last: jax.Array) -> StepInputs:
+    """Take a packed step apart, on the device. ``last``: i32 ``[S]``, the tokens that the step before drew."""
+    header, tokens, tables = jnp.split(packed, (_HEADER, _HEADER + _token_columns(key)), axis=1)
+    start, count, source = header[:, :1], header[:, 1:2], header[:, _SOURCE]
+    first = jnp.where(source < 0, tokens[:, 0], last[jnp.maximum(source, 0)])
+    tokens = jnp.concatenate([first[:, None], tokens[:, 1:]], axis=1)
     offsets = jnp.arange(key.chunk)
     return StepInputs(
         tokens=tokens[:, : key.chunk],
@@ -130,13 +159,22 @@ def unpack_steps(key: ProgramKey, packed: jax.Array) -> StepInputs:
     )
 
 
-def pack_draws(key: ProgramKey, rows: list[Row]) -> Ints:
-    """Return i32 ``[key.rows, DRAW_WIDTH]``; rows beyond those given are greedy."""
+def pack_draws(key: ProgramKey, rows: Rows, first_place: int = 0) -> Ints:
+    """Return i32 ``[key.rows, DRAW_WIDTH]``; padding is greedy.
+
+    Args:
+        key: the program's shape.
+        rows: ``None`` is padding, and so is what lies beyond them.
+        first_place: where the first row's token is left for the next step; the others' follow it.
+    """
     packed = np.zeros((key.rows, DRAW_WIDTH), np.int32)
-    for target, row in zip(packed, rows, strict=False):
+    packed[:, _PLACE] = NO_TOKEN
+    for index, (target, row) in enumerate(zip(packed, rows, strict=False)):
+        if row is None:
+            continue
         asked = row.sequence.request
         seed = seed_words(asked.seed)
-        values = (asked.temperature, asked.top_k, asked.top_p, asked.min_p, *seed, row.end)
+        values = (asked.temperature, asked.top_k, asked.top_p, asked.min_p, *seed, row.end, first_place + index)
         _DRAW.pack_into(target.data, 0, *values, *_banned(row))
     return packed
 
@@ -158,4 +196,4 @@ def unpack_draws(packed: jax.Array) -> DrawInputs:
     floats = jax.lax.bitcast_convert_type(packed, jnp.float32)
     seed = jax.lax.bitcast_convert_type(packed[:, 4:6], jnp.uint32)
     sampling = SamplingState(floats[:, 0], packed[:, 1], floats[:, 2], floats[:, 3], seed, packed[:, 6])
-    return DrawInputs(sampling, packed[:, 7:])
+    return DrawInputs(sampling, packed[:, _PLACE], packed[:, _PLACE + 1 :])

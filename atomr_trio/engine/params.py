@@ -10,7 +10,7 @@ import numpy.typing as npt
 from attrs import define, frozen
 
 from .config import DType, ModelConfig
-from .linear import Int8Weight, Weight
+from .linear import Int8Weight, Weight, best_activations
 
 __all__ = ["Array", "LayerParams", "Params", "TensorSource", "build_params"]
 
@@ -171,7 +171,20 @@ def _matrix(values: Array, dtype: DType) -> Weight:
     return jnp.array(values, jnp.dtype(dtype))
 
 
+# Rows of a large matrix are rounded a part at a time: what that needs beside the matrix stays small, and near.
+_PART = 1 << 20
+
+
 def _quantize(values: Array) -> Int8Weight:
-    scale = np.maximum(np.abs(values).max(axis=-1), np.finfo(np.float32).tiny) / np.float32(127)
-    rounded = np.rint(values / scale[:, None]).astype(np.int8)
-    return Int8Weight(jnp.array(rounded), jnp.array(scale))
+    rounded, scale = np.empty(values.shape, np.int8), np.empty(len(values), np.float32)
+    step = max(1, _PART // values.shape[1])
+    for start in range(0, len(values), step):
+        part = slice(start, start + step)
+        rounded[part], scale[part] = _rounded(values[part])
+    return Int8Weight(jnp.array(rounded), jnp.array(scale), best_activations(jax.default_backend()))
+
+
+def _rounded(values: Array) -> tuple[Array, Array]:
+    """Whole numbers from -127 to 127, and the size of their steps by row."""
+    scale = np.maximum(np.abs(values).max(axis=-1), np.finfo(np.float32).tiny * 256) / np.float32(127)
+    return np.rint(values / scale[:, None]), scale

@@ -15,38 +15,60 @@ import jax
 import jax.numpy as jnp
 from attrs import define, field
 
+from .attention import Attend, View, attend_pages, attend_view, fill_row, joined, parted, view_shapes
 from .buckets import ProgramKey
-from .config import ModelConfig
 from .edits import edit, edit_width
 from .masks import mask_words, restrict
-from .model import KV, forward, logits
+from .model import KV
 from .packing import DRAW_WIDTH, step_width, unpack_draws, unpack_steps
 from .sampler import greedy, sample, token_logprobs, top_logprobs
+from .served_model import ServedModel
 from .validation import MAX_TOP_LOGPROBS
-from .weights import Params
 
-__all__ = ["ProgramBuilder", "compute", "draw", "report"]
+__all__ = ["ProgramBuilder", "compute", "compute_view", "draw", "draw_and_keep", "fill", "report"]
 
 
 def compute(
-    config: ModelConfig, key: ProgramKey, params: Params, kv: KV, packed: jax.Array
+    model: ServedModel, attend: Attend, key: ProgramKey, params: Any, kv: KV, packed: jax.Array, last: jax.Array
 ) -> tuple[KV, jax.Array, jax.Array]:
     """Run the model over one step of the shape ``key``.
 
     Args:
+        model: the model (static).
+        attend: the back-end of attention (static).
+        key: the shape (static).
+        params: the weights.
+        kv: the cache; donate it.
         packed: i32 ``[B, step_width(key)]``.
+        last: i32 ``[S]``, the tokens that the step before drew.
 
     Returns:
         The new cache; f32 ``[B, V]``, logits after each row's last token; and f32 ``[C]``, the log probability of each
         next token of a scored chunk (``[0]`` otherwise).
     """
-    inputs = unpack_steps(key, packed)
-    hidden, kv = forward(config, params, kv, inputs.tokens, inputs.positions, inputs.page_tables)
-    last = jnp.take_along_axis(hidden, inputs.last[:, None, None], axis=1)[:, 0]
+    inputs = unpack_steps(key, packed, last)
+    hidden, kv = model.run(params, kv, inputs.tokens, inputs.positions, inputs.page_tables, attend)
+    ends = jnp.take_along_axis(hidden, inputs.last[:, None, None], axis=1)[:, 0]
     scores = jnp.zeros(0)
     if key.kind == "scored":
-        scores = token_logprobs(logits(config, params, hidden[0]), inputs.next_tokens[0])
-    return kv, logits(config, params, last), scores
+        scores = token_logprobs(model.logits(params, hidden[0]), inputs.next_tokens[0])
+    return kv, model.logits(params, ends), scores
+
+
+def compute_view(
+    model: ServedModel, key: ProgramKey, params: Any, kv: KV, view: View, packed: jax.Array, last: jax.Array
+) -> tuple[KV, View, jax.Array]:
+    """Decode one token of each row of a view; as `compute`, with the view donated, too, and without scores."""
+    inputs = unpack_steps(key, packed, last)
+    cache = joined(kv, view)
+    hidden, cache = model.run(params, cache, inputs.tokens, inputs.positions, inputs.page_tables, attend_view)
+    kv, view = parted(cache)
+    return kv, view, model.logits(params, hidden[:, 0])
+
+
+def fill(kv: KV, view: View, packed: jax.Array) -> View:
+    """Copy the pages of a sequence into a row of a view; ``packed``: i32 ``[1 + W]``, the row, then its page table."""
+    return fill_row(kv, view, packed[0], packed[1:])
 
 
 def draw(raw: jax.Array, packed: jax.Array) -> jax.Array:
@@ -59,7 +81,7 @@ def draw(raw: jax.Array, packed: jax.Array) -> jax.Array:
     Returns:
         i32 ``[B, 2]``: the token, and the bits of its log probability under the raw logits.
     """
-    sampling, banned = unpack_draws(packed)
+    sampling, _, banned = unpack_draws(packed)
     rows = jnp.arange(raw.shape[0])[:, None]
     allowed = raw.at[rows, banned].set(-jnp.inf, mode="drop")
     # Most batches are greedy, and the filters of `sample` read the whole vocabulary several times.
@@ -70,6 +92,12 @@ def draw(raw: jax.Array, packed: jax.Array) -> jax.Array:
     )
     bits = jax.lax.bitcast_convert_type(token_logprobs(raw, ids), jnp.int32)
     return jnp.stack([ids, bits], axis=1)
+
+
+def draw_and_keep(raw: jax.Array, packed: jax.Array, last: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Draw as `draw` does, and leave the tokens in ``last``, i32 ``[S]``, for a next step that cannot wait for them."""
+    drawn = draw(raw, packed)
+    return drawn, last.at[unpack_draws(packed).place].set(drawn[:, 0], mode="drop")
 
 
 def report(raw: jax.Array, drawn: jax.Array) -> jax.Array:
@@ -103,11 +131,21 @@ def _specs(tree: Any) -> Any:
 
 @define
 class ProgramBuilder:
-    """Compiles programs for a model and a cache, of which only the shapes are used. Safe to use from threads."""
+    """Compiles programs for a model and a cache, of which only the shapes are used. Safe to use from threads.
 
-    _config: ModelConfig
+    Args:
+        model: the model.
+        params: its weights.
+        kv: its pages.
+        places: tokens that a step can leave for the next one, ``S``.
+        attend: the back-end of attention for programs that read pages.
+    """
+
+    _model: ServedModel
     _params: Any = field(converter=_specs)
     _kv: Any = field(converter=_specs)
+    _places: int
+    _attend: Attend = attend_pages
     # Two threads that trace at once share what jax remembers of inner functions, by chance: the same program would
     # come out in another text each time, and never be found in the persistent cache. Compiling goes on in parallel.
     _tracing: threading.Lock = field(init=False, factory=threading.Lock)
@@ -121,21 +159,37 @@ class ProgramBuilder:
     def _lower(self, key: ProgramKey) -> jax.stages.Lowered:
         match key.kind:
             case "mask":
-                return self._lower_on_logits(restrict, key, mask_words(self._config.vocab_size))
+                return self._lower_on_logits(restrict, key, mask_words(self._model.vocab_size))
             case "edit":
                 return self._lower_on_logits(edit, key, edit_width(key.chunk))
             case "sample":
-                return self._lower_on_logits(draw, key, DRAW_WIDTH)
+                return self._lower_on_logits(draw_and_keep, key, DRAW_WIDTH, self._last)
             case "report":
                 return self._lower_on_logits(report, key, 2)
+            case "fill":
+                packed = jax.ShapeDtypeStruct((1 + key.pages,), jnp.int32)
+                return jax.jit(fill, donate_argnums=1).lower(self._kv, self._view(key), packed)
+            case "view":
+                jitted = jax.jit(partial(compute_view, self._model, key), donate_argnums=(1, 2))
+                return jitted.lower(self._params, self._kv, self._view(key), _packed(key), self._last)
             case _:
-                return self._lower_compute(key)
+                jitted = jax.jit(partial(compute, self._model, self._attend, key), donate_argnums=1)
+                return jitted.lower(self._params, self._kv, _packed(key), self._last)
 
-    def _lower_on_logits(self, program: Callable[..., jax.Array], key: ProgramKey, width: int) -> jax.stages.Lowered:
-        raw = jax.ShapeDtypeStruct((key.rows, self._config.vocab_size), jnp.float32)
-        return jax.jit(program).lower(raw, jax.ShapeDtypeStruct((key.rows, width), jnp.int32))
+    def _lower_on_logits(
+        self, program: Callable[..., Any], key: ProgramKey, width: int, *more: jax.ShapeDtypeStruct
+    ) -> jax.stages.Lowered:
+        raw = jax.ShapeDtypeStruct((key.rows, self._model.vocab_size), jnp.float32)
+        return jax.jit(program).lower(raw, jax.ShapeDtypeStruct((key.rows, width), jnp.int32), *more)
 
-    def _lower_compute(self, key: ProgramKey) -> jax.stages.Lowered:
-        packed = jax.ShapeDtypeStruct((key.rows, step_width(key)), jnp.int32)
-        jitted = jax.jit(partial(compute, self._config, key), donate_argnums=1)
-        return jitted.lower(self._params, self._kv, packed)
+    def _view(self, key: ProgramKey) -> Any:
+        time = key.pages * self._kv[0][0].shape[2]
+        return view_shapes(self._model, key.rows, time)
+
+    @property
+    def _last(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((self._places,), jnp.int32)
+
+
+def _packed(key: ProgramKey) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((key.rows, step_width(key)), jnp.int32)

@@ -23,9 +23,9 @@ class PromptScores:
         """This chunk's program has to return scores."""
         return chunk is not None and chunk.sequence.id in self._open
 
-    def record(self, chunk: Chunk | None, scores: list[float]) -> None:
+    def record(self, chunk: Chunk, scores: list[float]) -> None:
         """Book what a chunk brought: the score of token ``start + 1 + i`` is ``scores[i]``."""
-        if chunk is None or chunk.sequence.id not in self._open:
+        if chunk.sequence.id not in self._open:
             return
         collected = self._open[chunk.sequence.id]
         # The last position scores the token that is being drawn, which is not part of the prompt.

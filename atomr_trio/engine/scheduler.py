@@ -32,6 +32,8 @@ class SchedulerLimits:
         max_model_len: longest sequence, prompt and answer.
         chunk: most prompt tokens in a step.
         chunk_busy: the same while sequences decode, so that a long prompt does not stall their streams.
+        short: a prompt that lacks at most so many tokens is computed at once, busy or not: one longer gap in the
+            streams is better than several.
         max_waiting: sequences that may wait.
         watermark: pages that an admission leaves free for those who run, unless nobody runs.
         ageing: how many later arrivals one level of priority is worth. No request is overtaken by more than this times
@@ -42,6 +44,7 @@ class SchedulerLimits:
     max_model_len: int = field(validator=validators.ge(2))
     chunk: int = field(validator=validators.ge(1))
     chunk_busy: int = field(validator=validators.ge(1))
+    short: int = field(default=0, validator=validators.ge(0))
     max_waiting: int = field(default=1024, validator=validators.ge(1))
     watermark: int = field(default=0, validator=validators.ge(0))
     ageing: int = field(default=64, validator=validators.ge(0))
@@ -86,6 +89,10 @@ class Scheduler:
 
     def __contains__(self, request_id: int) -> bool:
         return request_id in self._open
+
+    def holds(self, sequence: Sequence) -> bool:
+        """This very sequence is open; another one may have its number by now."""
+        return self._open.get(sequence.id) is sequence
 
     def rank(self, sequence: Sequence) -> tuple[int, int]:
         """Return what sequences are ordered by, lowest first."""
@@ -189,7 +196,7 @@ class Scheduler:
 
     def _grow_decodes(self) -> list[Sequence]:
         longest = self.limits.max_model_len
-        decoding = [s for s in self.running if s.remaining == 1 and not is_exhausted(s, longest)]
+        decoding = [s for s in self.running if s.can_decode and not is_exhausted(s, longest)]
         # Growing one may preempt others: victims come from the end of the list, so they are seen after that.
         return [s for s in decoding if s.state is SequenceState.RUNNING and self._grow(s)]
 
@@ -234,7 +241,8 @@ class Scheduler:
         return any(step.coming and self._ledger.waits_for(sequence, step.coming) for step in self._on_device)
 
     def _chunk_of(self, sequence: Sequence, *, busy: bool) -> Chunk:
-        most = self.limits.chunk_busy if busy else self.limits.chunk
+        limits = self.limits
+        most = limits.chunk_busy if busy and sequence.remaining > limits.short else limits.chunk
         return Chunk(sequence, sequence.num_computed, min(sequence.remaining, most))
 
     def _completed_by(self, chunk: Chunk) -> list[bytes]:

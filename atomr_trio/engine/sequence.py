@@ -39,6 +39,7 @@ class Sequence:
         cached_tokens: prompt tokens that were found in the cache when it was admitted first; ``None`` until then.
         life: counts how often it lost its pages; what a step computed for an earlier life is void.
         last_step: the last step that it took part in.
+        reads_answer: what its next token may be depends on its answer, which has to be known on the host for it.
     """
 
     request: SequenceRequest
@@ -53,6 +54,7 @@ class Sequence:
     cached_tokens: int | None = None
     life: int = 0
     last_step: int = 0
+    reads_answer: bool = False
 
     @classmethod
     def of(cls, request: SequenceRequest, arrival: int) -> "Sequence":
@@ -83,6 +85,11 @@ class Sequence:
     def remaining(self) -> int:
         """Tokens to compute before the next one can be drawn."""
         return self.length - self.num_computed
+
+    @property
+    def can_decode(self) -> bool:
+        """The next step may draw its next token."""
+        return self.remaining == 1 and not (self.pending and self.reads_answer)
 
     @property
     def needs_prompt_computed(self) -> bool:

@@ -11,15 +11,19 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     """What to load and the limits to run it with. Lengths and budgets are in tokens.
 
     Args:
-        model: path of a GGUF file or of a Hugging Face folder. Empty: a tiny model, for ``dummy``.
-        load_format: ``auto`` reads the weights; ``dummy`` makes random ones of the model's shape (benchmarks, tests).
-        dtype: ``auto`` is float32 on a CPU and bfloat16 on a GPU.
+        model: path of a GGUF file or of a Hugging Face folder. Empty: a tiny model, for ``dummy``. For ``python``:
+            ``package.module:function``, which returns an `OwnModel` and its weights.
+        load_format: ``auto`` reads the weights; ``dummy`` makes random ones of the model's shape (benchmarks, tests);
+            ``python`` calls a function that makes the model.
+        dtype: ``auto`` is int8 on a CPU and bfloat16 on a GPU.
         max_num_seqs: sequences that decode at once.
         max_model_len: prompt plus answer; ``None``: what the model was trained for. Never more than ``kv_tokens``.
         kv_tokens: size of the page pool; ``None``: two contexts or 16,384, as far as memory allows.
         page_size: tokens a page of the pool.
         prefill_chunk: most prompt tokens in a step; ``None``: what suits the device.
         prefill_chunk_busy: the same while other sequences decode: what bounds the gap in their streams.
+        attention: ``auto`` is the fastest back-end for the device; ``xla`` the one that works everywhere.
+        steps_ahead: steps that are on the device at once: 2 prepares the next one while it computes.
         max_waiting: requests that may wait for a place; the next one is refused.
         cache_dir: folder of the persistent compilation cache; ``None``: no cache. Its content is trusted code.
         seed: of the random weights of ``dummy``.
@@ -29,7 +33,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     """
 
     model: str = ""
-    load_format: Literal["auto", "dummy"] = "auto"
+    load_format: Literal["auto", "dummy", "python"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     max_num_seqs: int = 32
     max_model_len: int | None = None
@@ -37,13 +41,15 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     page_size: int = 16
     prefill_chunk: int | None = None
     prefill_chunk_busy: int | None = None
+    attention: Literal["auto", "xla"] = "auto"
+    steps_ahead: Literal[1, 2] = 2
     max_waiting: int = 1024
     cache_dir: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.load_format == "auto" and not self.model:
-            raise ValueError("model: a path is needed")
+        if self.load_format != "dummy" and not self.model:
+            raise ValueError("model: a path is needed, or the name of a function")
         for name in ("max_num_seqs", "page_size", "prefill_chunk", "prefill_chunk_busy", "max_waiting"):
             _check_at_least(1, name, getattr(self, name))
         for name in ("max_model_len", "kv_tokens"):

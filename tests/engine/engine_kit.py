@@ -18,6 +18,7 @@ MAX_LEN = 64
 def tiny_settings(programs_dir, **changes):
     values = {
         "load_format": "dummy",
+        "dtype": "float32",
         "max_num_seqs": 8,
         "max_model_len": MAX_LEN,
         "page_size": 4,

@@ -13,11 +13,12 @@ limits = st.fixed_dictionaries(
         "max_chunk": st.integers(1, 600),
         "max_pages": st.integers(1, 600),
         "max_entries": st.integers(1, 9000),
+        "view_pages": st.just(0) | st.integers(1, 6000),
     }
 )
 keys = st.builds(
     ProgramKey,
-    st.sampled_from(["decode", "prefill", "sample", "scored", "mask", "edit", "report"]),
+    st.sampled_from(["decode", "view", "prefill", "sample", "scored", "mask", "edit", "report"]),
     st.integers(1, 4),
     st.integers(1, 4),
     st.integers(0, 4),
@@ -46,7 +47,8 @@ def test_every_step_has_a_shape_that_holds_it(limits, data):
     entries = data.draw(st.integers(1, limits["max_entries"]))
     edit = buckets.edit(rows, entries)
     assert edit.chunk >= entries
-    assert {decode, chunk, buckets.sample(rows), edit} <= set(buckets.everything())
+    assert {decode, chunk, buckets.sample(rows), edit, *buckets.before(decode)} <= set(buckets.everything())
+    assert (decode.kind == "view") <= (decode.rows * decode.pages <= limits["view_pages"])
 
 
 @given(limits=limits, data=st.data())
@@ -70,7 +72,7 @@ def test_a_cover_is_large_enough_and_the_cheapest(wanted, available):
     good = [k for k in available if k.covers(wanted)]
     assert (found is None) == (not good)
     if found is not None:
-        assert found.kind == wanted.kind
+        assert found.kind == wanted.kind or (found.kind, wanted.kind) == ("decode", "view")
         assert found.rows >= wanted.rows
         assert found.cost == min(k.cost for k in good)
     assert best_cover(wanted, [*available, wanted]).cost == wanted.cost
@@ -82,6 +84,16 @@ def test_a_growing_context_needs_the_next_wider_table():
     while wider := buckets.wider(widths[-1]):
         widths += wider
     assert widths == [ProgramKey("decode", 2, 1, pages) for pages in (16, 32, 64, 100)]
+
+
+def test_a_growing_view_becomes_pages_when_it_is_too_large():
+    buckets = Buckets.of(max_num_seqs=4, max_chunk=64, max_pages=100, view_pages=48)
+    widths = [buckets.decode(2, 1)]
+    while wider := buckets.wider(widths[-1]):
+        widths.append(wider[-1])
+    assert widths == [ProgramKey("view", 2, 1, pages) for pages in (8, 12, 16, 24)] + [
+        ProgramKey("decode", 2, 1, pages) for pages in (32, 64, 100)
+    ]
 
 
 def test_a_growing_list_of_edits_needs_the_next_longer_one():

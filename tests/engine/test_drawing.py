@@ -10,16 +10,21 @@ from scipy import stats
 from test_masks import Fixed
 
 from atomr_trio.engine.buckets import Buckets
-from atomr_trio.engine.drawing import Drawing, read_draws
+from atomr_trio.engine.drawing import DrawCall, Drawing, read_draws
 from atomr_trio.engine.edits import TokenEdits, edit, needs_edits, pack_edits
 from atomr_trio.engine.masks import mask_words, pack_masks, restrict
 from atomr_trio.engine.packing import pack_draws
-from atomr_trio.engine.programs import draw, report
+from atomr_trio.engine.programs import draw, draw_and_keep, report
 from atomr_trio.engine.sampler import seed_words
 
 VOCAB, ENTRIES, DRAWS = 50, 64, 1 << 12
 BUCKETS = Buckets.of(max_num_seqs=4, max_chunk=16, max_pages=16)
-PROGRAMS = {"mask": jax.jit(restrict), "edit": jax.jit(edit), "sample": jax.jit(draw), "report": jax.jit(report)}
+PROGRAMS = {
+    "mask": jax.jit(restrict),
+    "edit": jax.jit(edit),
+    "sample": jax.jit(draw_and_keep),
+    "report": jax.jit(report),
+}
 
 
 @jax.jit
@@ -126,7 +131,8 @@ def drawn(logits, rows, guides=None):
         return PROGRAMS[key.kind]
 
     needs = drawing.needs(rows)
-    packed = np.asarray(drawing.start(require, rows, needs, logits))
+    packed, kept = map(np.asarray, drawing.start(require, DrawCall(rows, needs, 1), logits, np.zeros(6, np.int32)))
+    assert kept.tolist() == [0, *packed[: len(rows), 0].tolist(), *[0] * (5 - len(rows))]
     assert sorted(used) == sorted(drawing.keys(needs, len(logits)))
     return read_draws(packed, len(rows)), [key.kind for key in used]
 

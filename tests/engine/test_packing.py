@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from atomr_trio.engine.buckets import ProgramKey
 from atomr_trio.engine.frames import SequenceRequest
-from atomr_trio.engine.packing import MAX_BANNED, Row, pack_draws, pack_steps, unpack_draws, unpack_steps
+from atomr_trio.engine.packing import MAX_BANNED, NO_TOKEN, Row, pack_draws, pack_steps, unpack_draws, unpack_steps
 from atomr_trio.engine.sampler import seed_words
 from atomr_trio.engine.sequence import Sequence
 
 PAGE = 4
+LAST = np.array([101, 102, 103, 104, 105], np.int32)
 floats = st.floats(0, 2, width=32)
 
 
@@ -35,17 +36,24 @@ def rows(draw, chunk):
     sequence = Sequence.of(request, 0)
     sequence.pages = list(range(1, 1 - -len(prompt) // PAGE + 1))
     start = draw(st.integers(0, len(prompt) - 1))
-    return Row(sequence, start, draw(st.integers(1, min(chunk, len(prompt) - start))))
+    count = draw(st.integers(1, min(chunk, len(prompt) - start)))
+    return Row(sequence, start, count, draw(st.sampled_from([-1, 0, 4])))
 
 
 @given(data=st.data(), kind=st.sampled_from(["decode", "prefill", "scored"]), chunk=st.integers(1, 8))
 def test_steps(data, kind, chunk):
     key = ProgramKey(kind, 3, chunk, 9)
-    work = data.draw(st.lists(rows(chunk), max_size=3))
+    work = data.draw(st.lists(st.none() | rows(chunk), max_size=3))
     with jax.disable_jit():
-        inputs = jax.tree.map(np.asarray, unpack_steps(key, pack_steps(key, work)))
+        inputs = jax.tree.map(np.asarray, unpack_steps(key, pack_steps(key, work), LAST))
     for index, row in enumerate(work):
-        tokens = row.sequence.tokens
+        if row is None:
+            assert (inputs.positions[index] == -1).all()
+            assert (inputs.page_tables[index] == 0).all()
+            continue
+        tokens = list(row.sequence.tokens)
+        if row.source >= 0:
+            tokens[row.start] = LAST[row.source]
         assert inputs.tokens[index, : row.count].tolist() == tokens[row.start : row.end]
         assert inputs.positions[index].tolist() == [*range(row.start, row.end)] + [-1] * (chunk - row.count)
         assert inputs.last[index] == row.count - 1
@@ -61,9 +69,15 @@ def test_steps(data, kind, chunk):
 @given(data=st.data())
 def test_draws(data):
     key = ProgramKey("sample", 3)
-    work = data.draw(st.lists(rows(4), max_size=3))
-    sampling, banned = jax.tree.map(np.asarray, unpack_draws(pack_draws(key, work)))
+    work = data.draw(st.lists(st.none() | rows(4), max_size=3))
+    first = data.draw(st.integers(0, 9))
+    sampling, places, banned = jax.tree.map(np.asarray, unpack_draws(pack_draws(key, work, first)))
     for index, row in enumerate(work):
+        if row is None:
+            assert sampling.temperature[index] == 0
+            assert places[index] == NO_TOKEN
+            continue
+        assert places[index] == first + index
         asked = row.sequence.request
         got = [getattr(sampling, name)[index] for name in ("temperature", "top_k", "top_p", "min_p")]
         assert got == [asked.temperature, asked.top_k, asked.top_p, asked.min_p]
@@ -75,3 +89,4 @@ def test_draws(data):
         ends = ends if len(ends) <= MAX_BANNED else []
         assert banned[index].tolist() == ends + [2**31 - 1] * (MAX_BANNED - len(ends))
     assert (sampling.temperature[len(work) :] == 0).all()
+    assert (places[len(work) :] == NO_TOKEN).all()

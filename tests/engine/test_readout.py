@@ -1,12 +1,11 @@
 """A step is over when it is computed, not when it is dispatched."""
 
-from atomr_trio.engine.execution import Drawn, _collect, _Started
+from atomr_trio.engine.readout import Drawn, Started, collect
 
 
 class Scores:
     """Stands for a program's output that is not there yet."""
 
-    size = 0
     waited = False
 
     def block_until_ready(self):
@@ -15,7 +14,6 @@ class Scores:
 
 def test_a_chunk_that_draws_nothing_is_waited_for_too():
     """Else a long prompt is dispatched in one go, and an abort comes after all of it."""
-    scores, result = Scores(), Drawn()
-    _collect(_Started([], None, scores), result)
+    scores = Scores()
+    assert collect([Started([], None, scores)]) == Drawn()
     assert scores.waited
-    assert result == Drawn()

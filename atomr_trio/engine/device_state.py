@@ -1,0 +1,102 @@
+# pyright: reportUnknownMemberType=false
+"""What stays on the device from step to step: weights, pages, the view, and the tokens that were drawn last."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from attrs import define, field, frozen
+
+from .attention import View
+from .buckets import ProgramKey
+from .decode_view import DecodeView
+from .device import zeros
+from .model import KV
+from .packing import Row, Rows, pack_steps
+from .weights import Params
+
+__all__ = ["DeviceState", "Forwarded", "Program"]
+
+Program = Callable[..., Any]
+
+
+@frozen
+class Forwarded:
+    """What a forward program will return.
+
+    Args:
+        rows: what the first of the logits belong to; ``None``: to nobody.
+        logits: f32 ``[B, V]``.
+        waited: the scores of a scored chunk, f32 ``[C]``, or anything that is there when the program is done.
+    """
+
+    rows: Rows
+    logits: jax.Array
+    waited: jax.Array
+
+
+@define
+class DeviceState:
+    """Dispatches forward programs, each on what the one before left.
+
+    Args:
+        params: the weights.
+        new_kv: allocates the cache.
+        new_view: allocates a view for programs of this shape.
+        places: how many tokens the device keeps for the next step.
+    """
+
+    _params: Params
+    _new_kv: Callable[[], KV]
+    _new_view: Callable[[ProgramKey], View]
+    _places: int
+    _kv: KV = field(init=False)
+    _view: DecodeView | None = field(init=False, default=None)
+    last: Any = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._kv = self._new_kv()
+        self.forget()
+
+    @property
+    def lost(self) -> bool:
+        """The cache went into a step that failed after it was donated."""
+        return any(leaf.is_deleted() for leaf in jax.tree.leaves(self._kv))
+
+    @property
+    def view(self) -> ProgramKey | None:
+        """The shape of the view, if there is one."""
+        return self._view and self._view.key
+
+    def rebuild(self) -> None:
+        """Allocate the cache anew. What the pages held is lost."""
+        self.forget()
+        self._kv = []
+        self._kv = self._new_kv()
+
+    def forget(self) -> None:
+        """Let go of what only the next step could use: a step has failed."""
+        self._view = None
+        self.last = zeros(jax.ShapeDtypeStruct((self._places,), np.int32))
+
+    def gather(self, key: ProgramKey, program: Program, rows: list[Row]) -> Forwarded:
+        """Dispatch a program that reads pages."""
+        packed = pack_steps(key, rows)
+        self._kv, logits, scores = program(self._params, self._kv, packed, self.last)
+        return Forwarded(rows, logits, scores)
+
+    def decode_view(self, key: ProgramKey, program: Program, fill: Program, rows: list[Row]) -> Forwarded:
+        """Dispatch a program that reads the view; ``fill`` fills a row of it."""
+        view = self._view_for(key)
+        placed = view.arrange(rows, self._kv, fill)
+        packed = pack_steps(key, placed)
+        self._kv, view.arrays, logits = program(self._params, self._kv, view.arrays, packed, self.last)
+        return Forwarded(placed, logits, logits)
+
+    def _view_for(self, key: ProgramKey) -> DecodeView:
+        if self._view is None or self._view.key != key:
+            # The old one goes first: there may be no room for both.
+            self._view = None
+            self._view = DecodeView(key, self._new_view(key))
+        return self._view

@@ -1,0 +1,181 @@
+"""Steps one after the other, the next one on the device before the last one is read; and what to do when one fails."""
+
+import logging
+from collections import deque
+
+from attrs import define, field, frozen
+
+from atomr_trio.core import CudaContextPoisoned, InferenceError, Internal, OutOfMemory
+
+from .assembly import Assembly
+from .device_errors import DeviceFault, classify_device_error, fault_name
+from .execution import Work
+from .frames import SequenceOutput
+from .prompt_scores import PromptScores
+from .readout import Drawn, Started, collect
+from .scheduler import Accepted, SentStep, StepPlan
+from .sequence import Sequence
+
+__all__ = ["StepResult", "Stepper"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_Failed = list[tuple[int, InferenceError]]
+
+
+@frozen(kw_only=True)
+class StepResult:
+    """What a step did, and how the engine stands after it.
+
+    Args:
+        outputs: what it added to each sequence.
+        failed: requests that ended alone, each with its error.
+        tokens: rows computed, prompt tokens included.
+        lacking: nothing was computed, for lack of programs that are being compiled.
+    """
+
+    outputs: list[SequenceOutput] = field(factory=list[SequenceOutput])
+    failed: list[tuple[int, InferenceError]] = field(factory=list[tuple[int, InferenceError]])
+    tokens: int = 0
+    lacking: bool = False
+
+
+@frozen(eq=False)
+class _Flight:
+    """A step on the device."""
+
+    plan: StepPlan
+    sent: SentStep
+    started: list[Started]
+
+
+@define
+class Stepper:
+    """Keeps the device busy.
+
+    Args:
+        parts: of the engine.
+        ahead: how many steps are on the device at once.
+        scores: of prompts.
+    """
+
+    _parts: Assembly
+    _ahead: int
+    _scores: PromptScores
+    steps: int = field(init=False, default=0)
+    _flights: deque[_Flight] = field(init=False, factory=deque[_Flight])
+
+    @property
+    def busy(self) -> bool:
+        """There is something to read from the device."""
+        return bool(self._flights)
+
+    def step(self, *, wait_for_programs: bool) -> StepResult:
+        """Dispatch what can be dispatched, and return what the oldest step on the device brought.
+
+        Raises:
+            CudaContextPoisoned: the device context is lost.
+            OutOfMemory: there is too little memory for one sequence.
+        """
+        lacking = False
+        while len(self._flights) < self._ahead and not lacking:
+            work = self._next_work(wait_for_programs=wait_for_programs)
+            if work is None:
+                break
+            lacking = not work.plan.sequences
+            failed = None if lacking else self._launch(work)
+            if failed is not None:
+                return StepResult(failed=failed)
+        return self._land() if self._flights else StepResult(lacking=lacking)
+
+    def _next_work(self, *, wait_for_programs: bool) -> Work | None:
+        # A plan is a proposal until it is sent: what is left out is proposed again by the next step.
+        plan = self._parts.scheduler.schedule()
+        if not plan.sequences:
+            return None
+        score = self._scores.wanted(plan.chunk)
+        return self._parts.executor.prepare(plan, score=score, wait_for_programs=wait_for_programs)
+
+    def _launch(self, work: Work) -> _Failed | None:
+        """Dispatch a step; return who failed with it, if it did."""
+        sent = self._parts.scheduler.send(work.plan)
+        self._flights.append(_Flight(work.plan, sent, []))
+        try:
+            self._flights[-1].started.extend(self._parts.executor.start(work))
+        except Exception as error:
+            self.steps += 1
+            return self._recover(work.plan, error)
+        return None
+
+    def _land(self) -> StepResult:
+        flight = self._flights[0]
+        self.steps += 1
+        try:
+            drawn = collect(flight.started)
+        except Exception as error:
+            return StepResult(failed=self._recover(flight.plan, error))
+        del self._flights[0]
+        open_ones = [s for s in flight.plan.drawing if self._parts.scheduler.holds(s)]
+        failed = [(s.id, self._fail(s, "it had no token to draw")) for s in open_ones if s.id in drawn.broken]
+        if flight.plan.chunk is not None and self._parts.scheduler.holds(flight.plan.chunk.sequence):
+            self._scores.record(flight.plan.chunk, drawn.scores)
+        accepted = self._parts.scheduler.commit(flight.sent, drawn.tokens)
+        return StepResult(
+            outputs=[self._output(one, drawn) for one in accepted], failed=failed, tokens=flight.plan.tokens
+        )
+
+    def _output(self, accepted: Accepted, drawn: Drawn) -> SequenceOutput:
+        request = accepted.sequence.request
+        return SequenceOutput(
+            request.id,
+            [accepted.token],
+            [drawn.logprobs[request.id]] if request.logprobs else None,
+            accepted.finish_reason,
+            accepted.sequence.cached_tokens or 0,
+            prompt_logprobs=self._scores.take(request.id),
+            top_logprobs=[list(drawn.top[request.id][: request.top_logprobs])] if request.top_logprobs else None,
+        )
+
+    def _recover(self, plan: StepPlan, error: Exception) -> _Failed:
+        """Decide what a failed step means: who fails, what is computed again, or that it is over."""
+        fault = classify_device_error(error)
+        logger.error("step %d failed (%s)", self.steps, fault.name, exc_info=error)
+        self._abandon()
+        if fault is DeviceFault.POISONED:
+            raise CudaContextPoisoned(fault_name(error)) from error
+        if fault is DeviceFault.OUT_OF_MEMORY:
+            self._run_fewer(len(plan.sequences) // 2, error)
+            return []
+        open_ones = [s for s in plan.sequences if self._parts.scheduler.holds(s)]
+        failed = [(s.id, self._fail(s, fault_name(error))) for s in open_ones]
+        # A failure while tracing leaves the cache alone; one that was found on the device took it along.
+        if isinstance(error, RuntimeError) or self._parts.executor.state.lost:
+            self._rebuild(error)
+        return failed
+
+    def _abandon(self) -> None:
+        """Give all steps on the device up: whatever the failed one computed, those after it began with it."""
+        for flight in self._flights:
+            self._parts.scheduler.drop(flight.sent)
+        self._flights.clear()
+        self._parts.executor.forget()
+
+    def _run_fewer(self, running: int, error: Exception) -> None:
+        if running < 1:
+            raise OutOfMemory("the device has too little memory for one sequence") from error
+        self._rebuild(error, running)
+
+    def _rebuild(self, error: Exception, max_running: int | None = None) -> None:
+        self._parts.scheduler.restart_all(max_running)
+        try:
+            self._parts.executor.state.rebuild()
+        except Exception as again:
+            if classify_device_error(again) is DeviceFault.OUT_OF_MEMORY:
+                raise OutOfMemory("the cache cannot be allocated again") from error
+            raise CudaContextPoisoned(fault_name(again)) from error
+
+    def _fail(self, sequence: Sequence, why: str) -> InferenceError:
+        # What was computed for it may be what is wrong: nobody else is to go on from there.
+        self._parts.scheduler.abort(sequence.id, forget=True)
+        self._scores.forget(sequence.id)
+        return Internal(f"the model's step failed: {why}")
