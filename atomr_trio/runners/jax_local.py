@@ -48,7 +48,9 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     Args:
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``int8``.
-        load_format: ``auto`` reads the model's weights; ``dummy`` makes random ones of its shape.
+        load_format: ``auto`` reads the model's weights; ``dummy`` makes random ones of its shape; ``python`` calls the
+            function that the deployment's model names, ``package.module:function``, in the device process.
+        tokenizer: for ``python``: a Hugging Face folder with the tokenizer, and a chat template if there is one.
         max_model_len: prompt plus answer, in tokens; at most the model's own.
         kv_tokens: size of the KV pool, in tokens.
         compile_cache: keep compiled programs on disk, so that the next start is faster.
@@ -58,7 +60,8 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
-    load_format: Literal["auto", "dummy"] = "auto"
+    load_format: Literal["auto", "dummy", "python"] = "auto"
+    tokenizer: str | None = None
     max_model_len: int | None = None
     kv_tokens: int | None = None
     compile_cache: bool = True
@@ -153,10 +156,12 @@ class JaxLocalRunner(ModelRunner):
         """
         try:
             config = msgspec.convert(deployment.runtime_config, JaxConfig)
+            if config.load_format == "python":
+                return cls(_own_codec(config), _settings(deployment.model, config, deployment), config)
             path = _find(deployment.model)
             # Before anything is started: the device process would say the same of a wrong model, seconds later.
             model = ModelConfig.read(path)
-            settings = _settings(path, config, deployment.serving.max_concurrent)
+            settings = _settings(str(path), config, deployment)
         except (msgspec.ValidationError, ValueError) as error:
             raise ModelLoadError(f"runtime_config of `{deployment.name}`: {error}") from error
         return cls(_codec(path, model, config), settings, config)
@@ -326,12 +331,19 @@ def _codec(path: Path, model: ModelConfig, config: JaxConfig) -> TextCodec:
     return TextCodec.from_folder(folder.path, model.context_length, config.max_model_len)
 
 
-def _settings(path: Path, config: JaxConfig, max_num_seqs: int) -> EngineSettings:
+def _own_codec(config: JaxConfig) -> TextCodec:
+    # The model is made in the device process: here nobody knows what it reads and how much of it.
+    if config.tokenizer is None or config.max_model_len is None:
+        raise ValueError("load_format `python` needs `tokenizer` and `max_model_len`")
+    return TextCodec.from_folder(config.tokenizer, config.max_model_len)
+
+
+def _settings(model: str, config: JaxConfig, deployment: Deployment) -> EngineSettings:
     return EngineSettings(
-        model=str(path),
+        model=model,
         load_format=config.load_format,
         dtype=config.dtype,
-        max_num_seqs=max_num_seqs,
+        max_num_seqs=deployment.serving.max_concurrent,
         max_model_len=config.max_model_len,
         kv_tokens=config.kv_tokens,
         cache_dir=str(cache_dir() / "compiled") if config.compile_cache else None,
