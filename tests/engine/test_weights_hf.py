@@ -108,7 +108,7 @@ def test_random_weights_of_the_shape_of_a_configuration(tmp_path):
     for path in (folder, folder / "config.json"):
         settings = EngineSettings(model=str(path), load_format="dummy", kv_tokens=64, max_num_seqs=1)
         model = load_model(settings, lambda done, total: None)
-        assert (model.config.architecture, model.max_model_len) == ("gemma2", 64)
+        assert (model.served.config.architecture, model.max_model_len) == ("gemma2", 64)
     with pytest.raises(ModelLoadError, match="missing"):
         load_model(EngineSettings(model=str(folder), kv_tokens=64), lambda done, total: None)
 
