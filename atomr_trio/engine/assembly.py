@@ -55,18 +55,18 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         max_num_seqs=settings.max_num_seqs,
         max_chunk=max(chunks),
         max_pages=pages_for(model.max_model_len, settings.page_size),
-        max_entries=min(model.served.vocab_size, model.max_model_len + MAX_BIASED + MAX_END_TOKENS),
+        max_entries=min(model.served.sizes.vocab_size, model.max_model_len + MAX_BIASED + MAX_END_TOKENS),
         # A view holds what the pages hold, and may be as large as they are.
         view_pages=model.num_pages if model.device.is_cpu else 0,
     )
-    new_kv = partial(init_kv, model.served, model.num_pages + 1, settings.page_size, model.dtype)
+    new_kv = partial(init_kv, model.served.sizes, model.num_pages + 1, settings.page_size, model.dtype)
     # One for each sequence, and one for the prompt that is computed beside them.
     places = settings.max_num_seqs + 1
     attend = choose_backend(settings.attention, model.device.platform, model.device.capability)
     programs = CompileCache(ProgramBuilder(model.served, model.params, shapes_of(new_kv), places, attend))
     programs.warm_up(buckets.at_start(chunks), on_progress)
-    state = DeviceState(model.params, new_kv, partial(_new_view, model.served, settings.page_size), places)
-    drawing = Drawing(model.served.vocab_size, buckets)
+    state = DeviceState(model.params, new_kv, partial(_new_view, model.served.sizes, settings.page_size), places)
+    drawing = Drawing(model.served.sizes.vocab_size, buckets)
     executor = StepExecutor(state, programs, buckets, settings.page_size, drawing)
     programs.prepare_when_quiet(buckets.ladder(chunks))
     return Assembly(model, Scheduler(limits, BlockPool(model.num_pages, settings.page_size)), executor, programs)

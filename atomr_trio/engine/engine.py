@@ -87,7 +87,7 @@ class Engine:
         engine = self._state
         if request.id in engine.scheduler:
             raise BadRequest(f"request {request.id} is already open")
-        vocab_size, longest = engine.model.served.vocab_size, engine.model.max_model_len
+        vocab_size, longest = engine.model.served.sizes.vocab_size, engine.model.max_model_len
         check_request(request, vocab_size=vocab_size, max_model_len=longest)
         over = finish_reason(Sequence.of(request, 0), longest)
         if over is not None:
@@ -191,7 +191,7 @@ class Engine:
         return Ready(
             max_model_len=model.max_model_len,
             max_num_seqs=self.settings.max_num_seqs,
-            vocab_size=model.served.vocab_size,
+            vocab_size=model.served.sizes.vocab_size,
             dtype=model.dtype,
             backend=model.device.platform,
             device=model.device.kind,

@@ -50,10 +50,10 @@ def load_model(settings: EngineSettings, on_progress: OnProgress) -> LoadedModel
     except (OSError, MemoryError) as error:
         raise ModelLoadError(_reason(error)) from error
     # On a CPU the rows that decode have a view of their pages, which takes as much again.
-    per_page = page_bytes(served, settings.page_size, dtype) * (1 + device.is_cpu)
+    per_page = page_bytes(served.sizes, settings.page_size, dtype) * (1 + device.is_cpu)
     # Asked again: the weights are loaded now.
     free = available_bytes(first_device())
-    pages, longest = choose_pages(settings, served.context_length, per_page, free, accelerator=not device.is_cpu)
+    pages, longest = choose_pages(settings, served.sizes.context_length, per_page, free, accelerator=not device.is_cpu)
     return LoadedModel(device, served, params, dtype, pages, longest)
 
 

@@ -20,6 +20,7 @@ from .kv_cache import LayerCache, Slots, activation_dtype, find_slots
 from .kv_cache import init_kv as init_kv
 from .linear import embedding, linear
 from .rope import angles, rotate
+from .served_model import ModelSizes
 from .weights import LayerParams, Params
 
 __all__ = ["KV", "Decoder", "forward", "init_kv", "logits"]
@@ -75,29 +76,9 @@ class Decoder:
     config: ModelConfig
 
     @property
-    def vocab_size(self) -> int:
-        """Tokens that there are."""
-        return self.config.vocab_size
-
-    @property
-    def context_length(self) -> int:
-        """Most positions of a sequence."""
-        return self.config.context_length
-
-    @property
-    def num_layers(self) -> int:
-        """Blocks."""
-        return self.config.num_layers
-
-    @property
-    def num_kv_heads(self) -> int:
-        """Heads of keys and values in a block."""
-        return self.config.num_kv_heads
-
-    @property
-    def head_dim(self) -> int:
-        """Width of a head."""
-        return self.config.head_dim
+    def sizes(self) -> ModelSizes:
+        """How large it is."""
+        return ModelSizes.of(self.config)
 
     def run(
         self,

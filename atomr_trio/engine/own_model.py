@@ -15,6 +15,7 @@ from atomr_trio.core import ModelLoadError
 
 from .attention import Attend, AttentionSpec
 from .kv_cache import KV, Slots, find_slots
+from .served_model import ModelSizes
 
 __all__ = ["Cache", "OwnDecoder", "OwnModel", "load_own_model"]
 
@@ -70,7 +71,7 @@ class Cache:
 
 
 class OwnModel(Protocol):
-    """What a user writes. All values are fixed for the life of the model; see `ServedModel` for what they mean.
+    """What a user writes. All values are fixed for the life of the model; as `ModelSizes` has them.
 
     Args:
         vocab_size: tokens that there are, ``V``.
@@ -112,29 +113,9 @@ class OwnDecoder:
     model: OwnModel
 
     @property
-    def vocab_size(self) -> int:
-        """Tokens that there are."""
-        return self.model.vocab_size
-
-    @property
-    def context_length(self) -> int:
-        """Most positions of a sequence."""
-        return self.model.context_length
-
-    @property
-    def num_layers(self) -> int:
-        """Layers that have a cache."""
-        return self.model.num_layers
-
-    @property
-    def num_kv_heads(self) -> int:
-        """Heads of keys and values in each of them."""
-        return self.model.num_kv_heads
-
-    @property
-    def head_dim(self) -> int:
-        """Width of such a head."""
-        return self.model.head_dim
+    def sizes(self) -> ModelSizes:
+        """How large it is."""
+        return ModelSizes.of(self.model)
 
     def run(
         self,

@@ -159,7 +159,7 @@ class ProgramBuilder:
     def _lower(self, key: ProgramKey) -> jax.stages.Lowered:
         match key.kind:
             case "mask":
-                return self._lower_on_logits(restrict, key, mask_words(self._model.vocab_size))
+                return self._lower_on_logits(restrict, key, mask_words(self._model.sizes.vocab_size))
             case "edit":
                 return self._lower_on_logits(edit, key, edit_width(key.chunk))
             case "sample":
@@ -179,12 +179,12 @@ class ProgramBuilder:
     def _lower_on_logits(
         self, program: Callable[..., Any], key: ProgramKey, width: int, *more: jax.ShapeDtypeStruct
     ) -> jax.stages.Lowered:
-        raw = jax.ShapeDtypeStruct((key.rows, self._model.vocab_size), jnp.float32)
+        raw = jax.ShapeDtypeStruct((key.rows, self._model.sizes.vocab_size), jnp.float32)
         return jax.jit(program).lower(raw, jax.ShapeDtypeStruct((key.rows, width), jnp.int32), *more)
 
     def _view(self, key: ProgramKey) -> Any:
         time = key.pages * self._kv[0][0].shape[2]
-        return view_shapes(self._model, key.rows, time)
+        return view_shapes(self._model.sizes, key.rows, time)
 
     @property
     def _last(self) -> jax.ShapeDtypeStruct:

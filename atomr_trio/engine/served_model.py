@@ -3,11 +3,36 @@
 from typing import Any, Protocol
 
 import jax
+from attrs import frozen
 
 from .attention import Attend
 from .kv_cache import KV
 
-__all__ = ["ServedModel"]
+__all__ = ["ModelSizes", "ServedModel"]
+
+
+@frozen
+class ModelSizes:
+    """How large a model is.
+
+    Args:
+        vocab_size: tokens that there are, ``V``.
+        context_length: most positions of a sequence.
+        num_layers: layers that have a cache.
+        num_kv_heads: heads of keys and values in each of them.
+        head_dim: width of such a head.
+    """
+
+    vocab_size: int
+    context_length: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, source: Any) -> "ModelSizes":
+        """Return the sizes of anything that has them as attributes: a configuration, or an `OwnModel`."""
+        return cls(source.vocab_size, source.context_length, source.num_layers, source.num_kv_heads, source.head_dim)
 
 
 class ServedModel(Protocol):
@@ -18,28 +43,8 @@ class ServedModel(Protocol):
     """
 
     @property
-    def vocab_size(self) -> int:
-        """Tokens that there are, ``V``."""
-        ...
-
-    @property
-    def context_length(self) -> int:
-        """Most positions of a sequence."""
-        ...
-
-    @property
-    def num_layers(self) -> int:
-        """Layers that have a cache."""
-        ...
-
-    @property
-    def num_kv_heads(self) -> int:
-        """Heads of keys and values in each of them."""
-        ...
-
-    @property
-    def head_dim(self) -> int:
-        """Width of such a head."""
+    def sizes(self) -> ModelSizes:
+        """How large it is."""
         ...
 
     def run(
