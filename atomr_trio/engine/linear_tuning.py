@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 Seconds = Mapping[str, Sequence[float]]
 """By the name of a form, what its runs took."""
 
-logger = logging.getLogger("atomr_trio.engine")
+logger: logging.Logger = logging.getLogger("atomr_trio.engine")
 
 # int8 rows: those of 1, 8 and 64 tokens. In between, the next larger one speaks; above, the default form is used.
 _ROWS = (2, 16, 128)
