@@ -1,10 +1,12 @@
 """Our server beside llama.cpp's on the same model file, on the CPU, in one run.
 
 Both servers are up all the time, but only one is asked at a time, and both must be idle before it is. A round asks each
-of them, in turns, for N streams at once (N = 1, 8, 32); each has a random prompt of its own, as token ids, so that no
-prefix cache helps, and generates the same number of tokens, greedily, end-of-sequence ignored. The table shows medians
-of the rounds. CPU ms is the processor time of the server's processes for each generated token: what else runs on the
-machine disturbs it less than the rates, but threads that wait by spinning count as well.
+of them, in turns, for N streams at once (N = 1, 8, 32); each has a prompt of its own, random words as token ids, so
+that no prefix cache helps, and generates the same number of tokens, greedily, end-of-sequence ignored. (Not random ids:
+what follows those is no text, and llama-server ends an answer that it cannot parse with a server error. If it does so
+all the same, the round is asked again with other prompts; the output says how often.) The table shows medians of the
+rounds. CPU ms is the processor time of the server's processes for each generated token: what else runs on the machine
+disturbs it less than the rates, but threads that wait by spinning count as well.
 
     python benchmarks/cpu.py --llama-server PATH [--dtype auto] [--streams 1 8 32] [--prompts 10 64] [--rounds 5]
 
@@ -29,12 +31,17 @@ from attrs import asdict, define, field, frozen
 
 from atomr_trio.catalog import DEFAULT_MODEL, default_catalog, ensure_model
 from atomr_trio.cli._bench_load import apply_load
-from atomr_trio.cli._bench_prompts import Prompt, PromptMaker, token_range
+from atomr_trio.cli._bench_prompts import WORDS, Prompt, PromptMaker
 from atomr_trio.cli._bench_stats import LoadPoint
 from atomr_trio.cli._bench_url import Remote, open_url
+from atomr_trio.core import InferenceError
+from atomr_trio.formats import GgufFile
+from atomr_trio.text import Tokenizer
 
 TARGETS = {1: 0.6, 8: 1.0, 32: 1.2}
 """Our rate over theirs that must hold, by streams."""
+
+ATTEMPTS = 5
 
 
 @frozen
@@ -52,6 +59,7 @@ class Side:
     name: str
     server: Server
     rounds: dict[tuple[int, int], list[Round]] = field(factory=dict)
+    failed: list[str] = field(factory=list)
 
     def median(self, case: tuple[int, int], what: str) -> float:
         return statistics.median(getattr(each, what) for each in self.rounds[case])
@@ -75,8 +83,26 @@ async def one_round(side: Side, prompts: Iterator[Prompt], streams: int, tokens:
     )
 
 
+def word_ids(model: str) -> list[int]:
+    """Ids of words that are one token each."""
+    with GgufFile.open(ensure_model(default_catalog(), model)) as file:
+        tokenizer = Tokenizer.from_gguf(file.fields)
+    found = [tokenizer.encode(f" {word}", add_special=False) for word in WORDS]
+    return [ids[0] for ids in found if len(ids) == 1]
+
+
+def round_without_failures(side: Side, prompts: Iterator[Prompt], streams: int, tokens: int) -> Round:
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return trio.run(one_round, side, prompts, streams, tokens)
+        except InferenceError as error:
+            side.failed.append(str(error))
+    return trio.run(one_round, side, prompts, streams, tokens)
+
+
 def measure(sides: list[Side], options: argparse.Namespace) -> None:
-    makers = {length: PromptMaker(tokens=length, seed=length, ids=token_range(None)) for length in options.prompts}
+    ids = word_ids(options.model)
+    makers = {length: PromptMaker(tokens=length, seed=length, ids=ids) for length in options.prompts}
     prompts = {length: maker.prompts() for length, maker in makers.items()}
     for number in range(options.warmup + options.rounds):
         for length in options.prompts:
@@ -85,7 +111,7 @@ def measure(sides: list[Side], options: argparse.Namespace) -> None:
                 for side in sides if number % 2 else sides[::-1]:
                     for each in sides:
                         each.server.wait_idle()
-                    measured = trio.run(one_round, side, prompts[length], streams, options.tokens)
+                    measured = round_without_failures(side, prompts[length], streams, options.tokens)
                     if number >= options.warmup:
                         side.rounds.setdefault((length, streams), []).append(measured)
 
@@ -111,6 +137,8 @@ def show(sides: list[Side], options: argparse.Namespace, about: str) -> None:
     print(f"{about}\n{command_line()}   (medians of {options.rounds} rounds, {options.tokens} tokens out)")
     for side in sides:
         print(f"{side.name}: {shlex.join(side.server.command)}")
+        if side.failed:
+            print(f"  rounds asked again: {len(side.failed)}, the last after: {side.failed[-1]}")
     print()
     heading = f"{'prompt':>7} {'streams':>8}"
     for side in sides:
@@ -174,7 +202,13 @@ def main() -> None:
             side.server.stop()
     if options.json:
         commands = {side.name: side.server.command for side in sides}
-        print_json(about, servers=commands, rows=rows(sides, options), seconds=time.monotonic() - started)
+        print_json(
+            about,
+            servers=commands,
+            failed={side.name: side.failed for side in sides},
+            rows=rows(sides, options),
+            seconds=time.monotonic() - started,
+        )
     else:
         show(sides, options, about)
     if not all(found.get("holds", True) for found in rows(sides, options)):

@@ -67,7 +67,11 @@ class Regrouping:
         return own
 
     def joined(self, child: "Cell[Any]", failure: Exception) -> Verdict | None:
-        """Return what becomes of a child that fails while it is under restart for another one: that is its own too."""
+        """Return what becomes of a child that fails while it is to restart or to stop for another one: just that."""
+        pending = self._untold.get(child)
+        if pending is not None and pending.directive is Directive.STOP:
+            self._falls(child)
+            return evolve(pending, failure=failure)
         gate = self._gates.get(child)
         if gate is None:
             return None

@@ -1,7 +1,7 @@
 """Synthetic prompts: seeded, of a given length, and without a common beginning unless one is asked for. Pure."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from attrs import frozen
@@ -47,7 +47,7 @@ class PromptMaker:
     tokens: int
     shared: int = 0
     seed: int = 0
-    ids: range | None = None
+    ids: Sequence[int] | None = None
 
     def prompts(self) -> Iterator[Prompt]:
         """Yield prompts without end."""

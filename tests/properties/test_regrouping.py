@@ -245,6 +245,30 @@ def test_who_pauses_alone_is_stopped_with_its_group(stops, second, slow, _seed):
     run(scenario)
 
 
+@pytest.mark.parametrize("strategy", [one_for_all, rest_for_one])
+@given(closing=st.integers(1, 9), second=st.integers(0, 8), which=st.sampled_from("bc"), _seed=st.random_module())
+def test_who_is_to_be_stopped_with_its_group_does_not_restart_for_a_failure_of_its_own(
+    strategy, closing, second, which, _seed
+):
+    """Its turn has not come, for the one that failed first is still closing: the verdict on the group stands."""
+    events, props = family(strategy({KeyError: Directive.STOP}), slow={"a": closing})
+
+    async def scenario():
+        async with ActorSystem.create("t") as system:
+            await system.actor_of(props, "p")
+            refs = {name: system.lookup(f"/p/{name}") for name in "abc"}
+            events.clear()
+            refs["a"].tell(KeyError())
+            await trio.sleep(min(second, closing - 0.5))
+            refs[which].tell(ValueError())
+            await trio.sleep(60)
+            assert [name for _, what, name in events if what == "start"] == []
+            assert [name for _, what, name in events if what == "ended"].count(which) == 1
+            assert all(ref.is_terminated for ref in refs.values())
+
+    run(scenario)
+
+
 @given(failure=st.sampled_from([KeyError(), ValueError()]), closing=st.integers(0, 12), _seed=st.random_module())
 def test_who_fails_in_the_pause_of_a_group_takes_the_others_down_at_once(failure, closing, _seed):
     """Nobody runs on until the pause is over; who is stopped goes in its turn, whether it was down already or not."""
