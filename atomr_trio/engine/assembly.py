@@ -40,7 +40,7 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
     Args:
         on_progress: called with (programs compiled, programs in all).
     """
-    chunk, chunk_busy, short = _chunks(settings, model.device)
+    chunk, chunk_busy, short, burst = _chunks(settings, model.device)
     chunks = chunk, chunk_busy
     limits = SchedulerLimits(
         max_num_seqs=settings.max_num_seqs,
@@ -48,6 +48,7 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         chunk=chunk,
         chunk_busy=chunk_busy,
         short=short,
+        burst=burst,
         max_waiting=settings.max_waiting,
         watermark=model.num_pages // 100,
     )
@@ -60,8 +61,8 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         view_pages=model.num_pages if model.device.is_cpu else 0,
     )
     new_kv = partial(init_kv, model.served.sizes, model.num_pages + 1, settings.page_size, model.dtype)
-    # One for each sequence, and one for the prompt that is computed beside them.
-    places = settings.max_num_seqs + 1
+    # One for each row that decodes, and one for each prompt that is computed beside them.
+    places = 2 * settings.max_num_seqs
     attend = choose_backend(settings.attention, model.device.platform, model.device.capability)
     programs = CompileCache(ProgramBuilder(model.served, model.params, shapes_of(new_kv), places, attend))
     programs.warm_up(buckets.at_start(chunks), on_progress)
@@ -77,11 +78,12 @@ def _new_view(config: CacheShape, page_size: int, key: ProgramKey) -> View:
     return cast("View", zeros(view_shapes(config, key.rows, key.pages * page_size)))
 
 
-def _chunks(settings: EngineSettings, device: Device) -> tuple[int, int, int]:
+def _chunks(settings: EngineSettings, device: Device) -> tuple[int, int, int, int]:
     # A CPU computes 64 rows as efficiently as 256, and sooner; a GPU is not even awake at 64. Beside decoding rows, 16
     # take a CPU about as long as they do, so that a long prompt at most doubles the gaps in their streams.
-    idle, busy, short = (64, 16, 64) if device.is_cpu else (512, 256, 0)
+    # What arrives together is another matter: a batch that fills twice as fast is worth one gap twice as long.
+    idle, busy, short, burst = (64, 16, 64, 128) if device.is_cpu else (512, 256, 0, 512)
     chunk = settings.prefill_chunk or idle
     if settings.prefill_chunk_busy is not None:
-        return chunk, settings.prefill_chunk_busy, 0
-    return chunk, min(busy, chunk), min(short, chunk)
+        return chunk, settings.prefill_chunk_busy, 0, settings.prefill_chunk_busy
+    return chunk, min(busy, chunk), min(short, chunk), burst if settings.prefill_chunk is None else chunk

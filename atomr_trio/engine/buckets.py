@@ -16,6 +16,7 @@ __all__ = ["Buckets", "Kind", "ProgramKey", "best_cover", "powers_of_two"]
 _FIRST_PAGES = 16
 _FIRST_SPAN = 8
 _FEW_ROWS = 8
+_GROUP = 4
 
 _FIRST_ENTRIES = 64
 _ENTRIES_STEP = 4
@@ -32,7 +33,7 @@ class ProgramKey:
 
     Args:
         kind: ``decode`` (one token a row), ``view`` (the same, with a view of the cache, which ``fill`` fills),
-            ``prefill`` (a chunk of one prompt), ``scored`` (the same, and the log probability of each of its next
+            ``prefill`` (a chunk of each prompt), ``scored`` (the same, and the log probability of each of its next
             tokens), or ``sample`` (draws from what the others computed). ``mask`` and ``edit`` change logits before the
             draw, ``report`` adds the best tokens to what was drawn.
         rows: sequences, ``B``.
@@ -141,10 +142,16 @@ class Buckets:
                 return ProgramKey("view", size, 1, span)
         return ProgramKey("decode", size, 1, _round_up(self.pages, pages))
 
-    def chunk(self, tokens: int, pages: int, *, scored: bool) -> ProgramKey:
-        """Return the shape for a chunk of one prompt that ends in this page."""
+    def chunk(self, tokens: int, pages: int, *, rows: int = 1, scored: bool = False) -> ProgramKey:
+        """Return the shape for chunks of so many prompts, the longest of which ends in this page."""
         kind: Kind = "scored" if scored else "prefill"
-        return ProgramKey(kind, 1, _round_up(self.chunks, tokens), _round_up(self.pages, pages))
+        rows = 1 if rows == 1 else self.group.rows
+        return ProgramKey(kind, rows, _round_up(self.chunks, tokens), _round_up(self.pages, pages))
+
+    @property
+    def group(self) -> ProgramKey:
+        """The shape for short chunks of several prompts."""
+        return ProgramKey("prefill", min(_GROUP, self.rows[-1]), self.chunks[0], self.pages[0])
 
     def sample(self, rows: int) -> ProgramKey:
         """Return the shape that draws for this many rows."""
@@ -186,7 +193,7 @@ class Buckets:
         """Return what is compiled next: full batches, then longer and longer contexts, up to the longest."""
         sizes = list(chunks)
         widths = self.spans if self.view_pages else self.pages
-        keys = [*map(self.sample, self._main_rows)]
+        keys = [*map(self.sample, sorted({self.group.rows, *self._main_rows})), self.group]
         for pages in sorted({*widths[:: len(widths) // 5 or 1], *self.pages[::2], self.pages[-1]}):
             keys += [key for rows in self._main_rows for key in self.decoding(rows, pages)]
             keys += self._prefills(_round_up(self.pages, pages), sizes)
@@ -201,7 +208,8 @@ class Buckets:
         widths = sorted({*self.pages, *(self.spans if self.view_pages else ())})
         decodes = [key for pages in widths for rows in self.rows for key in self.decoding(rows, pages)]
         prefills = [key for pages in self.pages for key in self._prefills(pages, self.chunks)]
-        return [*dict.fromkeys([*prefills, *decodes]), *map(self.sample, self.rows), *self._extras(self.rows)]
+        forwards = dict.fromkeys([*prefills, self.group, *decodes])
+        return [*forwards, *map(self.sample, self.rows), *self._extras(self.rows)]
 
     @property
     def _main_rows(self) -> list[int]:

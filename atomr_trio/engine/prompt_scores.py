@@ -19,9 +19,9 @@ class PromptScores:
         if sequence.request.prompt_logprobs and not sequence.request.generated:
             self._open[sequence.id] = [None] * sequence.prompt_len
 
-    def wanted(self, chunk: Chunk | None) -> bool:
+    def wanted(self, chunk: Chunk) -> bool:
         """This chunk's program has to return scores."""
-        return chunk is not None and chunk.sequence.id in self._open
+        return chunk.sequence.id in self._open
 
     def record(self, chunk: Chunk, scores: list[float]) -> None:
         """Book what a chunk brought: the score of token ``start + 1 + i`` is ``scores[i]``."""

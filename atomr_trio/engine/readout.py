@@ -8,7 +8,7 @@ import numpy.typing as npt
 from attrs import field, frozen
 
 from .drawing import read_draws
-from .packing import Ints, Rows
+from .packing import Ints, Row, Rows
 
 __all__ = ["Drawn", "Started", "collect"]
 
@@ -21,13 +21,13 @@ class Drawn:
         tokens: the token drawn for each sequence of ``plan.drawing``, by request number.
         logprobs: their log probabilities; NaN where the model's output was not a number, or no token was allowed.
         top: the most likely tokens in their place, best first, where some row of the step asked for them.
-        scores: log probability of tokens ``start + 1 …`` of the chunk's sequence, if it was scored.
+        scores: log probability of tokens ``start + 1 …`` of the sequences whose chunks were scored, by request number.
     """
 
     tokens: dict[int, int] = field(factory=dict[int, int])
     logprobs: dict[int, float] = field(factory=dict[int, float])
     top: dict[int, tuple[tuple[int, float], ...]] = field(factory=dict[int, tuple[tuple[int, float], ...]])
-    scores: list[float] = field(factory=list[float])
+    scores: dict[int, list[float]] = field(factory=dict[int, list[float]])
 
     @property
     def broken(self) -> list[int]:
@@ -43,13 +43,13 @@ class Started:
         rows: whose tokens are drawn; ``None``: nobody's.
         drawn: for `read_draws`; ``None`` if nothing is drawn.
         waited: an array of the forward program, there when it is done.
-        scored: ``waited`` has the scores of a chunk.
+        scored: ``waited`` has the scores of this row's tokens.
     """
 
     rows: Rows
     drawn: jax.Array | None
     waited: jax.Array
-    scored: bool = False
+    scored: Row | None = None
 
 
 def collect(started: list[Started]) -> Drawn:
@@ -78,6 +78,6 @@ def _collect(started: Started, result: Drawn) -> None:
                     drawn.logprob,
                     drawn.top,
                 )
-    if started.scored:
+    if started.scored is not None:
         scores: npt.NDArray[np.float32] = np.asarray(started.waited)
-        result.scores.extend(scores[: sum(row.count for row in started.rows if row is not None)].tolist())
+        result.scores[started.scored.sequence.id] = scores[: started.scored.count].tolist()

@@ -1,6 +1,7 @@
 """What the next step computes. Pure: no device, no clock, no I/O.
 
-A step is every decoding sequence (one token each) and at most one chunk of one prompt, under a token budget.
+A step is every decoding sequence (one token each), a chunk of a prompt, and what else of prompts is short, under a
+token budget.
 
 A step is planned (``schedule``), sent to the device (``send``) and booked (``commit``) or given up (``drop``). The next
 one may be sent before the last one is booked: sequences then go on with tokens that only the device knows.
@@ -8,7 +9,7 @@ one may be sent before the last one is booked: sequences then go on with tokens 
 
 from bisect import insort
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from attrs import define, field, frozen, validators
 
@@ -34,6 +35,8 @@ class SchedulerLimits:
         chunk_busy: the same while sequences decode, so that a long prompt does not stall their streams.
         short: a prompt that lacks at most so many tokens is computed at once, busy or not: one longer gap in the
             streams is better than several.
+        burst: a step takes further prompts that it can finish, as long as all of its prompts have at most so many
+            tokens: who arrives together starts together, and the batch fills in few steps.
         max_waiting: sequences that may wait.
         watermark: pages that an admission leaves free for those who run, unless nobody runs.
         ageing: how many later arrivals one level of priority is worth. No request is overtaken by more than this times
@@ -45,6 +48,7 @@ class SchedulerLimits:
     chunk: int = field(validator=validators.ge(1))
     chunk_busy: int = field(validator=validators.ge(1))
     short: int = field(default=0, validator=validators.ge(0))
+    burst: int = field(default=0, validator=validators.ge(0))
     max_waiting: int = field(default=1024, validator=validators.ge(1))
     watermark: int = field(default=0, validator=validators.ge(0))
     ageing: int = field(default=64, validator=validators.ge(0))
@@ -52,7 +56,7 @@ class SchedulerLimits:
     @property
     def token_budget(self) -> int:
         """Most tokens of one step."""
-        return self.max_num_seqs - 1 + max(self.chunk, self.chunk_busy)
+        return self.max_num_seqs - 1 + max(self.chunk, self.chunk_busy, self.burst)
 
 
 @define
@@ -133,20 +137,22 @@ class Scheduler:
         """
         before = self.preemptions
         decodes = self._grow_decodes()
-        prefill = next((s for s in self.running if s.remaining > 1), None)
+        chunks: list[Chunk] = []
+        for sequence in self.running:
+            if sequence.remaining > 1:
+                self._include(sequence, chunks, busy=bool(decodes))
         # A newcomer would take the very pages that somebody has just given up.
-        if prefill is None and self.preemptions == before:
-            prefill = self._admit(decodes)
-        return StepPlan(tuple(decodes), prefill and self._chunk_of(prefill, busy=bool(decodes)))
+        if self.preemptions == before:
+            self._admit(decodes, chunks)
+        return StepPlan(tuple(decodes), tuple(chunks))
 
     def send(self, plan: StepPlan) -> SentStep:
         """Note that a plan (or a part of it) is being computed: each of its sequences goes on after it from now on."""
         self._sent += 1
-        coming = self._completed_by(plan.chunk) if plan.chunk is not None else []
+        coming = self._completed_by(plan.chunks)
         shares = [self._advance(sequence, 1, draws=True) for sequence in plan.decodes]
-        if plan.chunk is not None:
-            shares.append(self._advance(plan.chunk.sequence, plan.chunk.length, draws=plan.chunk.completes))
-        step = SentStep(self._sent, tuple(shares), frozenset(coming))
+        shares += [self._advance(chunk.sequence, chunk.length, draws=chunk.completes) for chunk in plan.chunks]
+        step = SentStep(self._sent, tuple(shares), coming)
         self._on_device.append(step)
         return step
 
@@ -218,35 +224,49 @@ class Scheduler:
         insort(self.waiting, victim, key=self.rank)
         self.preemptions += 1
 
-    def _admit(self, decodes: list[Sequence]) -> Sequence | None:
-        """Let sequences in until one of them has a chunk to compute; those with a single token join ``decodes``."""
-        while self.waiting and len(self.running) < self._max_running:
+    def _admit(self, decodes: list[Sequence], chunks: list[Chunk]) -> None:
+        """Let sequences in until the step is full; those with a single token join ``decodes``."""
+        while self.waiting and len(self.running) < self._max_running and self._has_room(chunks):
             sequence = self.waiting[0]
-            if self._is_held_back(sequence) or not self._ledger.admit(sequence, self._reserve):
-                return None
+            if self._is_held_back(sequence, chunks) or not self._ledger.admit(sequence, self._reserve):
+                return
             del self.waiting[0]
             insort(self.running, sequence, key=self.rank)
             sequence.state = SequenceState.RUNNING
-            if sequence.remaining > 1:
-                return sequence
-            decodes.append(sequence)
-        return None
+            if sequence.remaining == 1:
+                decodes.append(sequence)
+            elif not self._include(sequence, chunks, busy=bool(decodes)):
+                return
+
+    def _has_room(self, chunks: list[Chunk]) -> bool:
+        return not chunks or _tokens(chunks) < self.limits.burst
+
+    def _include(self, sequence: Sequence, chunks: list[Chunk], *, busy: bool) -> bool:
+        """Add a piece of a prompt to a step, if it is the first one, or the last of its prompt and there is room."""
+        chunk = self._chunk_of(sequence, busy=busy)
+        fits = not chunks or (chunk.completes and _tokens(chunks) + chunk.length <= self.limits.burst)
+        if fits:
+            chunks.append(chunk)
+        return fits
 
     @property
     def _reserve(self) -> int:
         return self.limits.watermark if self.running else 0
 
-    def _is_held_back(self, sequence: Sequence) -> bool:
+    def _is_held_back(self, sequence: Sequence, chunks: list[Chunk]) -> bool:
         # One step later it finds in the cache what it would compute a second time now.
-        return any(step.coming and self._ledger.waits_for(sequence, step.coming) for step in self._on_device)
+        coming = [*(step.coming for step in self._on_device), self._completed_by(chunks)]
+        return any(hashes and self._ledger.waits_for(sequence, hashes) for hashes in coming)
 
     def _chunk_of(self, sequence: Sequence, *, busy: bool) -> Chunk:
         limits = self.limits
         most = limits.chunk_busy if busy and sequence.remaining > limits.short else limits.chunk
         return Chunk(sequence, sequence.num_computed, min(sequence.remaining, most))
 
-    def _completed_by(self, chunk: Chunk) -> list[bytes]:
-        return self._ledger.completing(chunk.sequence, chunk.start + chunk.length)
+    def _completed_by(self, chunks: Iterable[Chunk]) -> frozenset[bytes]:
+        return frozenset(
+            page for chunk in chunks for page in self._ledger.completing(chunk.sequence, chunk.start + chunk.length)
+        )
 
     def _advance(self, sequence: Sequence, tokens: int, *, draws: bool) -> Share:
         sequence.num_computed += tokens
@@ -276,3 +296,7 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._ledger.give_back(sequence, forget=forget)
         sequence.state = SequenceState.GONE
+
+
+def _tokens(chunks: Iterable[Chunk]) -> int:
+    return sum(chunk.length for chunk in chunks)

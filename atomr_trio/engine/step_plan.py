@@ -25,25 +25,25 @@ class Chunk:
 
 @frozen
 class StepPlan:
-    """The work of one step: the last token of each of ``decodes``, and one chunk."""
+    """The work of one step: the last token of each of ``decodes``, and ``chunks``, each of another prompt."""
 
     decodes: tuple[Sequence, ...]
-    chunk: Chunk | None
+    chunks: tuple[Chunk, ...] = ()
 
     @property
     def tokens(self) -> int:
         """Rows that are computed."""
-        return len(self.decodes) + (self.chunk.length if self.chunk else 0)
+        return len(self.decodes) + sum(chunk.length for chunk in self.chunks)
 
     @property
     def sequences(self) -> tuple[Sequence, ...]:
         """Everybody who takes part."""
-        return self.decodes if self.chunk is None else (*self.decodes, self.chunk.sequence)
+        return *self.decodes, *(chunk.sequence for chunk in self.chunks)
 
     @property
     def drawing(self) -> tuple[Sequence, ...]:
         """Those who get a token from this step."""
-        return self.sequences if self.chunk is None or self.chunk.completes else self.decodes
+        return *self.decodes, *(chunk.sequence for chunk in self.chunks if chunk.completes)
 
 
 @frozen

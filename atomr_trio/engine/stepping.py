@@ -93,8 +93,7 @@ class Stepper:
         plan = self._parts.scheduler.schedule()
         if not plan.sequences:
             return None
-        score = self._scores.wanted(plan.chunk)
-        return self._parts.executor.prepare(plan, score=score, wait_for_programs=wait_for_programs)
+        return self._parts.executor.prepare(plan, self._scores.wanted, wait_for_programs=wait_for_programs)
 
     def _launch(self, work: Work) -> _Failed | None:
         """Dispatch a step; return who failed with it, if it did."""
@@ -117,8 +116,9 @@ class Stepper:
         del self._flights[0]
         open_ones = [s for s in flight.plan.drawing if self._parts.scheduler.holds(s)]
         failed = [(s.id, self._fail(s, "it had no token to draw")) for s in open_ones if s.id in drawn.broken]
-        if flight.plan.chunk is not None and self._parts.scheduler.holds(flight.plan.chunk.sequence):
-            self._scores.record(flight.plan.chunk, drawn.scores)
+        for chunk in flight.plan.chunks:
+            if chunk.sequence.id in drawn.scores and self._parts.scheduler.holds(chunk.sequence):
+                self._scores.record(chunk, drawn.scores[chunk.sequence.id])
         accepted = self._parts.scheduler.commit(flight.sent, drawn.tokens)
         return StepResult(
             outputs=[self._output(one, drawn) for one in accepted], failed=failed, tokens=flight.plan.tokens

@@ -90,8 +90,7 @@ class Device:
 
     def send(self, plan, sent):
         rows = {s.id: (len(s.tokens) + s.pending - 2, 1) for s in plan.decodes}
-        if plan.chunk is not None:
-            rows[plan.chunk.sequence.id] = plan.chunk.start, plan.chunk.length
+        rows |= {chunk.sequence.id: (chunk.start, chunk.length) for chunk in plan.chunks}
         work = []
         for share in sent.shares:
             sequence, (start, count) = share.sequence, rows[share.sequence.id]

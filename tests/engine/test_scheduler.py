@@ -26,7 +26,8 @@ def test_a_prompt_is_computed_in_chunks_and_the_last_one_draws():
     chunks = []
     for _ in range(3):
         plan, accepted = step(sched)
-        chunks.append((plan.chunk.start, plan.chunk.length, len(accepted)))
+        [chunk] = plan.chunks
+        chunks.append((chunk.start, chunk.length, len(accepted)))
     assert chunks == [(0, 4, 0), (4, 4, 0), (8, 2, 1)]
 
 
@@ -37,7 +38,37 @@ def test_a_long_prompt_goes_in_small_pieces_while_others_decode():
     sched.add(request(1, prompt=9))
     plan, _ = step(sched)
     assert ids(plan.decodes) == [0]
-    assert plan.chunk.length == 2
+    assert [chunk.length for chunk in plan.chunks] == [2]
+
+
+def test_short_prompts_share_a_step_as_long_as_they_fit():
+    sched = scheduler(chunk=8, short=8, burst=10)
+    for number, length in enumerate([4, 5, 2, 6]):
+        sched.add(request(number, prompt=length))
+    plan, accepted = step(sched)
+    assert [(chunk.sequence.id, chunk.length) for chunk in plan.chunks] == [(0, 4), (1, 5)]
+    assert len(accepted) == 2
+    assert ids(chunk.sequence for chunk in step(sched)[0].chunks) == [2, 3]
+
+
+def test_a_long_prompt_goes_first_and_short_ones_beside_it():
+    sched = scheduler(chunk=8, chunk_busy=8, burst=12)
+    for number, length in enumerate([20, 3, 9]):
+        sched.add(request(number, prompt=length))
+    assert [(c.start, c.length) for c in step(sched)[0].chunks] == [(0, 8), (0, 3)]
+    assert [(c.start, c.length) for c in step(sched)[0].chunks] == [(8, 8)]
+    # The last piece of the long one, and no part of the next one: it is finished or left alone.
+    assert [(c.start, c.length) for c in step(sched)[0].chunks] == [(16, 4)]
+
+
+def test_who_shares_a_prompt_of_the_same_step_waits_for_it():
+    sched = scheduler(chunk=32, burst=64)
+    sched.add(request(0, prompt=range(3, 19)))
+    sched.add(request(1, prompt=range(3, 19)))
+    plan = sched.schedule()
+    assert ids(plan.sequences) == [0]
+    sched.commit(sched.send(plan), {0: 9})
+    assert ids(sched.schedule().sequences) == [0, 1]
 
 
 def test_decodes_of_all_sequences_share_a_step():
@@ -56,7 +87,7 @@ def test_one_token_prompts_join_the_batch_at_once():
         sched.add(request(number, prompt=1))
     plan, accepted = step(sched)
     assert ids(plan.decodes) == [0, 1, 2]
-    assert plan.chunk is None
+    assert not plan.chunks
     assert len(accepted) == 3
 
 
@@ -204,7 +235,7 @@ def test_a_prompt_that_is_scored_is_computed_as_a_whole():
     finish(sched, 0)
     scored = sched.add(request(1, prompt=range(3, 14), prompt_logprobs=True))
     resumed = sched.add(request(2, prompt=range(3, 14), prompt_logprobs=True, generated=[9], max_tokens=5))
-    assert step(sched)[0].chunk.start == 0
+    assert step(sched)[0].chunks[0].start == 0
     finish(sched, 2)
     assert (scored.cached_tokens, resumed.cached_tokens) == (0, 8)
 
@@ -226,7 +257,7 @@ def test_after_the_pages_are_lost_everything_is_computed_again():
     step(sched)
     step(sched)
     sched.restart_all()
-    assert step(sched)[0].chunk.start == 0
+    assert step(sched)[0].chunks[0].start == 0
     assert sequence.cached_tokens == 0
 
 
@@ -263,7 +294,7 @@ def test_who_shares_what_is_being_computed_waits_for_it():
     other = sched.add(request(2, prompt=range(3, 19), salt="other"))
     first_step = sched.send(sched.schedule())
     plan = sched.schedule()
-    assert (ids(plan.decodes), plan.chunk) == ([0], None)
+    assert (ids(plan.decodes), plan.chunks) == ([0], ())
     second_step = sched.send(plan)
     sched.commit(first_step, {0: 9})
     assert ids(sched.schedule().sequences) == [0, 1]

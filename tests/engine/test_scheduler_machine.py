@@ -28,6 +28,8 @@ class Machine(RuleBasedStateMachine):
         max_num_seqs=st.integers(1, 5),
         chunk=st.integers(1, 9),
         chunk_busy=st.integers(1, 9),
+        short=st.integers(0, 9),
+        burst=st.integers(0, 20),
         watermark=st.integers(0, 3),
         ageing=st.integers(0, 4),
     )
@@ -73,17 +75,17 @@ class Machine(RuleBasedStateMachine):
         assert (gone is not None) == (pick in self.alive)
         self.alive.pop(pick, None)
 
-    @rule(part=st.sampled_from(["all", "all", "all", "decodes", "chunk"]))
-    def send(self, part):
+    @rule(part=st.sampled_from(["all", "all", "all", "decodes", "chunks"]), left_out=st.sets(st.integers(0, 3)))
+    def send(self, part, left_out=frozenset()):
         if len(self.sent) == self.depth:
             return
         plan = self.sched.schedule()
         self.check(plan)
         # What lacks its program is left out, and proposed again.
         if part == "decodes":
-            plan = StepPlan(plan.decodes, None)
-        elif part == "chunk":
-            plan = StepPlan((), plan.chunk)
+            plan = StepPlan(plan.decodes)
+        elif part == "chunks":
+            plan = StepPlan((), tuple(c for number, c in enumerate(plan.chunks) if number not in left_out))
         if plan.sequences:
             self.sent.append(self.sched.send(plan))
             self.device.send(plan, self.sent[-1])
@@ -127,12 +129,23 @@ class Machine(RuleBasedStateMachine):
         assert len(set(ids(plan.sequences))) == len(plan.sequences) <= limits.max_num_seqs
         assert set(ids(plan.decodes)) <= set(ids(sched.running))
         assert all(sequence.remaining == 1 for sequence in plan.decodes)
-        if plan.chunk is not None:
-            assert 1 <= plan.chunk.length <= (limits.chunk_busy if plan.decodes else limits.chunk)
-            assert plan.chunk.start == plan.chunk.sequence.num_computed
+        self.check_chunks(plan)
         for sequence in plan.sequences:
             assert sequence.state is SequenceState.RUNNING
             self.check_pages(sequence)
+
+    def check_chunks(self, plan):
+        limits = self.sched.limits
+        # Who is let in with a single token to compute is no stream that could stall.
+        busy = any(s.pending or s.generated > len(s.request.generated) for s in plan.decodes)
+        for number, chunk in enumerate(plan.chunks):
+            short = chunk.sequence.remaining <= limits.short
+            most = limits.chunk_busy if busy else max(limits.chunk, limits.chunk_busy if plan.decodes else 0)
+            assert 1 <= chunk.length <= (max(most, limits.chunk) if short else most)
+            assert chunk.start == chunk.sequence.num_computed
+            assert chunk.completes or not number
+        if len(plan.chunks) > 1:
+            assert sum(chunk.length for chunk in plan.chunks) <= limits.burst
 
     def check_pages(self, sequence):
         """Every token that the step writes has a page that is its own."""

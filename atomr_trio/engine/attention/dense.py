@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from .spec import AttentionSpec
 
-__all__ = ["dense"]
+__all__ = ["dense", "visible"]
 
 # With fewer query rows than this, XLA:CPU multiplies much faster if the keys are on the left.
 _FEW_ROWS = 16
@@ -36,18 +36,19 @@ def dense(spec: AttentionSpec, q: jax.Array, k: jax.Array, v: jax.Array, positio
         scores = spec.soft_cap * jnp.tanh(scores / spec.soft_cap)
     # Every row sees its own position, and padding position 0, so no row is masked as a whole: that would make NaN,
     # which padding would store in the garbage page, where a probability of 0 does not stop it.
-    scores = jnp.where(_visible(spec, positions, time)[:, None, None], scores, -jnp.inf)
+    scores = jnp.where(visible(spec, positions, time)[:, None, None], scores, -jnp.inf)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     mixed = _batched(weights.reshape(batch, kv_heads, -1, time), v, 3, 2).reshape(batch, kv_heads, -1, chunk, dim)
     normed = mixed / jnp.sum(weights, axis=-1, keepdims=True)
     return normed.transpose(0, 3, 1, 2, 4).reshape(batch, chunk, heads * dim)
 
 
-def _visible(spec: AttentionSpec, positions: jax.Array, time: int) -> jax.Array:
-    visible = jnp.arange(time) <= positions[:, :, None]
+def visible(spec: AttentionSpec, positions: jax.Array, time: int) -> jax.Array:
+    """Say which of ``time`` keys queries at ``positions [B, C]`` see: bool ``[B, C, time]``."""
+    seen = jnp.arange(time) <= positions[:, :, None]
     if spec.window:
-        visible &= jnp.arange(time) > positions[:, :, None] - spec.window
-    return visible
+        seen &= jnp.arange(time) > positions[:, :, None] - spec.window
+    return seen
 
 
 def _scores(rows: jax.Array, k: jax.Array) -> jax.Array:
