@@ -23,6 +23,7 @@ from ._errors import ModelNotFound as ModelNotFound
 from ._errors import NetworkError as NetworkError
 from ._errors import OutOfMemory as OutOfMemory
 from ._errors import RateLimited as RateLimited
+from ._errors import RequestQuarantined as RequestQuarantined
 from ._errors import ServerError as ServerError
 from ._errors import Timeout as Timeout
 from ._errors import Unauthorized as Unauthorized

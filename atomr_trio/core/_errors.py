@@ -27,6 +27,7 @@ __all__ = [
     "NetworkError",
     "OutOfMemory",
     "RateLimited",
+    "RequestQuarantined",
     "ServerError",
     "Timeout",
     "Unauthorized",
@@ -276,6 +277,16 @@ class ModelLoadError(Unrecoverable):
 
     def __str__(self) -> str:
         return f"cannot load the model: {self.message}"
+
+
+@define
+class RequestQuarantined(InferenceError):
+    """The engine died of this very request, alone with it: it is not run again."""
+
+    kind: ClassVar[str] = "request_quarantined"
+
+    def __str__(self) -> str:
+        return "the engine fails each time that it computes this request"
 
 
 @define

@@ -84,6 +84,11 @@ class _Sequence:
     error: InferenceError | None = None
     done: trio.Event = field(factory=trio.Event)
 
+    def catch_up(self, told: Sequence[int]) -> None:
+        """Take what an earlier process generated: the client has its text, and what was held back of it is here."""
+        self.decoder.push(told)
+        self.output_tokens = len(told)
+
     def take(self, output: frames.SequenceOutput) -> None:
         ids = output.token_ids
         # A token that ends the answer by its id is counted, but its text is not part of the answer.
@@ -133,6 +138,8 @@ class JaxLocalRunner(ModelRunner):
         settings: what the device process loads.
         config: timeouts.
     """
+
+    resumable = True
 
     def __init__(self, codec: TextCodec, settings: EngineSettings, config: JaxConfig) -> None:
         self._codec = codec
@@ -252,6 +259,7 @@ class JaxLocalRunner(ModelRunner):
             describe=self._codec.token_logprob if request.logprobs else None,
             stop_ids=frozenset(request.stop_ids),
         )
+        sequence.catch_up(batch.generated)
         self._open[sequence_id] = sequence
         link.post(frames.Add([request]))
         try:

@@ -13,9 +13,6 @@ __all__ = ["ContextActor"]
 
 log: logging.Logger = logging.getLogger("atomr_trio.runtime")
 
-CONTEXT_FAILURES = (CudaContextPoisoned, OutOfMemory, Unrecoverable)
-"""Errors of the context itself, not of the one request that happened to meet them."""
-
 
 class ContextActor(Actor[Execute]):
     """Holds the runner's session open and runs each request in a task of this incarnation."""
@@ -65,11 +62,14 @@ class ContextActor(Actor[Execute]):
         output = message.output
         # Whoever ends the stream cancels the runner, with no message in between.
         with trio.CancelScope() as scope:
-            output.call_on_cancel(lambda reason: scope.cancel(reason=reason))
+            forget = output.call_on_cancel(lambda reason: scope.cancel(reason=reason))
             try:
                 await self._runner.execute(message.batch, output)
                 output.finish()
-            except CONTEXT_FAILURES as failure:
+            except CudaContextPoisoned:
+                # The context dies of it. Whether the request does is the worker's to say.
+                raise
+            except (OutOfMemory, Unrecoverable) as failure:
                 output.fail(failure)
                 raise
             except InferenceError as failure:
@@ -77,4 +77,6 @@ class ContextActor(Actor[Execute]):
             except Exception:
                 log.exception("the runner failed on request %s", output.request_id)
                 output.fail(Internal("the runner failed"))
+            finally:
+                forget()
         self._running.pop(output.request_id, None)

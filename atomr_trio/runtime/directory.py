@@ -1,12 +1,13 @@
 """The runtime as its users see it: prepare a batch, submit it, read the answer."""
 
 import itertools
+import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from atomr_trio.actor import ActorError, ActorRef, Context, Props
 from atomr_trio.core import ExecuteBatch, Internal
@@ -76,8 +77,8 @@ class Directory:
         if codec is None:
             return batch
         if _characters(batch) <= INLINE_CHARACTERS:
-            return codec.prepare(batch)
-        return await trio.to_thread.run_sync(codec.prepare, batch, limiter=self._tokenizing)
+            return _seeded(codec.prepare(batch))
+        return _seeded(await trio.to_thread.run_sync(codec.prepare, batch, limiter=self._tokenizing))
 
     @asynccontextmanager
     async def submit(self, batch: ExecuteBatch, parent: Context[Any]) -> AsyncGenerator[TokenStream]:
@@ -94,6 +95,13 @@ class Directory:
             yield output
         finally:
             output.cancel("the client left")
+
+
+def _seeded(batch: ExecuteBatch) -> ExecuteBatch:
+    # Whichever engine computes the rest of an answer, it has to draw as the first one would have.
+    if batch.sampling.seed is not None:
+        return batch
+    return evolve(batch, sampling=evolve(batch.sampling, seed=random.getrandbits(63)))
 
 
 def _characters(batch: ExecuteBatch) -> int:

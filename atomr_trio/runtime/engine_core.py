@@ -3,7 +3,7 @@
 from typing import Any
 
 from atomr_trio.actor import Actor, ActorRef, Context, Props, SupervisorStrategy, escalating
-from atomr_trio.core import Backpressure, Deployment, DeploymentUnavailable, ModelRunner
+from atomr_trio.core import Backpressure, Deployment, ModelRunner
 
 from .admission import Admission
 from .messages import (
@@ -55,7 +55,7 @@ class EngineCoreActor(Actor[EngineMsg]):
 
     async def pre_start(self, ctx: Context[EngineMsg]) -> None:
         """Start the worker; it reports when its context is ready."""
-        props = Props[WorkerMsg](factory=lambda: WorkerActor(self._deployment.name, self._runner, ctx.self_ref))
+        props = Props[WorkerMsg](factory=lambda: WorkerActor(self._deployment, self._runner, ctx.self_ref))
         self._worker = await ctx.spawn(props, "worker")
 
     async def handle(self, message: EngineMsg, ctx: Context[EngineMsg]) -> Any:
@@ -75,10 +75,9 @@ class EngineCoreActor(Actor[EngineMsg]):
         return None
 
     async def post_stop(self, ctx: Context[EngineMsg]) -> None:
-        """Fail what still waits; what ran was failed by the worker."""
-        gone = DeploymentUnavailable(self._deployment.name, "the replica has stopped", 1.0)
+        """Give back what still waits; the worker has let go of what ran."""
         for add in self._outputs.values():
-            add.output.fail(gone)
+            add.output.give_back(add.lease)
 
     def _add(self, add: Add, ctx: Context[EngineMsg]) -> None:
         key = add.output.request_id
@@ -98,7 +97,7 @@ class EngineCoreActor(Actor[EngineMsg]):
         self._report(ctx)
 
     async def _hold(self, key: str, add: Add, ctx: Context[EngineMsg]) -> None:
-        await add.output.wait_ended()
+        await add.output.wait_parted()
         self._outputs.pop(key, None)
         for following in self._admission.release(key):
             self._start(following)
@@ -108,7 +107,7 @@ class EngineCoreActor(Actor[EngineMsg]):
     def _start(self, add: Add) -> None:
         add.output.mark_started()
         if self._worker is not None:
-            self._worker.tell(Execute(add.batch, add.output))
+            self._worker.tell(Execute(add.batch, add.output, add.lease))
 
     def _worker_state(self, ready: bool, ctx: Context[EngineMsg]) -> None:
         # Registered with the first readiness and kept through restarts: requests wait in the mailbox meanwhile.

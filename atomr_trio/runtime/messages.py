@@ -71,10 +71,14 @@ RequestMsg = Dispatch | Cancel
 
 @frozen
 class Add(Request[float]):
-    """Take a request: refused with ``Backpressure``, or answered with the seconds it may wait in the queue."""
+    """Take a request: refused with ``Backpressure``, or answered with the seconds it may wait in the queue.
+
+    ``lease`` is the number under which the engine has the stream.
+    """
 
     batch: ExecuteBatch
     output: TokenStream
+    lease: int = 0
 
 
 @frozen
@@ -102,10 +106,11 @@ EngineMsg = Add | GetLoad | Drain | WorkerStateChanged
 
 @frozen
 class Execute:
-    """Run a request; chunks go to ``output``."""
+    """Run a request; chunks go to ``output``, which the engine has under the number ``lease``."""
 
     batch: ExecuteBatch
     output: TokenStream
+    lease: int = 0
 
 
 @frozen

@@ -2,13 +2,15 @@
 
 import trio
 
-from atomr_trio.actor import Actor, ActorError, ActorRef, Context
+from atomr_trio.actor import Actor, ActorError, ActorRef, ActorStopped, Context
 from atomr_trio.core import Backpressure, DeploymentUnavailable, InferenceError, Internal, TokenUsage
 
+from .journal import resumed
 from .messages import (
     Add,
     Cancel,
     CoordinatorMsg,
+    Deregister,
     Dispatch,
     EngineMsg,
     MetricsMsg,
@@ -31,6 +33,8 @@ ADMISSION_TIMEOUT = 2.0
 
 class RequestActor(Actor[RequestMsg]):
     """new → routing → admitted → streaming → done (finished, failed or cancelled).
+
+    An engine that is gone gives its requests back: each is routed again, and another replica goes on with its answer.
 
     The chunks never pass through this actor: they go into ``output``, which accumulates them. It holds the request's
     place in the tree: when it stops, for whatever reason, the output has ended.
@@ -73,25 +77,44 @@ class RequestActor(Actor[RequestMsg]):
 
     async def _run(self, dispatch: Dispatch, ctx: Context[RequestMsg]) -> None:
         try:
-            await self._submit(dispatch)
-            await self._output.wait_ended()
+            while not self._output.ended:
+                self._output.lend()
+                await self._submit(dispatch)
+                await self._output.wait_parted()
         finally:
             ctx.stop("the request is done")
+
+    @property
+    def _told(self) -> tuple[int, ...]:
+        return tuple(self._output.tokens.token_ids)
 
     async def _submit(self, dispatch: Dispatch) -> None:
         try:
             engine = await self._route(dispatch.deployment)
-            patience = await engine.ask(Add(dispatch.batch, self._output), timeout=ADMISSION_TIMEOUT)
+            patience = await self._ask(engine, dispatch)
         except InferenceError as refusal:
             self._output.fail(refusal)
             return
         except ActorError:
             self._output.fail(Internal("engine timeout"))
             return
+        if patience is None:
+            return
         with trio.move_on_after(patience) as waiting:
             await self._output.wait_started()
         if waiting.cancelled_caught:
             self._output.fail(Backpressure(f"the request waited {patience:g}s in the queue"))
+
+    async def _ask(self, engine: ActorRef[EngineMsg], dispatch: Dispatch) -> float | None:
+        """Return how long the request may wait in the engine's queue; ``None`` if the engine is gone."""
+        add = Add(resumed(dispatch.batch, self._told), self._output, self._output.lease)
+        try:
+            return await engine.ask(add, timeout=ADMISSION_TIMEOUT)
+        except ActorStopped:
+            # The coordinator may not know it yet, and would name the same one again.
+            self._coordinator.tell(Deregister(dispatch.deployment, engine.path))
+            self._output.give_back(add.lease)
+            return None
 
     async def _route(self, deployment: str) -> ActorRef[EngineMsg]:
         try:

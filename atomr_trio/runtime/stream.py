@@ -42,6 +42,9 @@ class TokenStream:
         self._started = trio.Event()
         self._readable = trio.Event()
         self._writable = trio.Event()
+        self.lease: int = 0
+        self._parted = trio.Event()
+        self._told = trio.Event()
         self._on_cancel: list[Callable[[str], None]] = []
 
     # The writer's side.
@@ -59,6 +62,7 @@ class TokenStream:
         self._pending.append(chunk)
         if chunk.finish_reason is not None:
             self._end()
+        self._told.set()
         self._wake_reader()
 
     async def send(self, chunk: TokenChunk) -> None:
@@ -139,12 +143,40 @@ class TokenStream:
         """Wait until the request has left the queue, or ended in it."""
         await self._started.wait()
 
-    def call_on_cancel(self, callback: Callable[[str], None]) -> None:
-        """Call back, with a reason, when the stream ends by any other hand than the writer's."""
+    def call_on_cancel(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call back, with a reason, when the stream ends by any other hand than the writer's.
+
+        Returns:
+            Takes it back; to be called when the writer is done.
+        """
         if self.ended:
             callback(self.cancel_reason or "the request is over")
-        else:
-            self._on_cancel.append(callback)
+            return _nothing
+        self._on_cancel.append(callback)
+        return lambda: self._on_cancel.remove(callback) if callback in self._on_cancel else None
+
+    async def wait_told(self, tokens: int) -> None:
+        """Wait until more than so many tokens were told, or the end."""
+        while len(self.tokens.token_ids) <= tokens and not self.ended:
+            self._told = trio.Event()
+            await self._told.wait()
+
+    def lend(self) -> None:
+        """Give the writer's side to an engine; it has the number ``lease`` from now on."""
+        if not self.ended:
+            self.lease += 1
+            self._parted = trio.Event()
+            self._started = trio.Event()
+
+    def give_back(self, lease: int) -> None:
+        """Say that the engine with this lease is gone. Does nothing after the end, or if another one has the stream."""
+        if lease == self.lease:
+            self._parted.set()
+            self._started.set()
+
+    async def wait_parted(self) -> None:
+        """Wait for the end, or for the engine to be gone."""
+        await self._parted.wait()
 
     def _stop_writer(self, reason: str) -> None:
         self._end()
@@ -155,6 +187,8 @@ class TokenStream:
 
     def _end(self) -> None:
         self._ended.set()
+        self._parted.set()
+        self._told.set()
         self._started.set()
         self._writable.set()
 
@@ -165,6 +199,10 @@ class TokenStream:
         # A runner that knows only text: each chunk counts as a token, as clients count.
         tokens = len(self.tokens.token_ids) + len(last.token_ids)
         return TokenUsage(self._input_tokens, tokens or self._chunks)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _merge(first: TokenChunk, second: TokenChunk) -> TokenChunk:

@@ -1,16 +1,23 @@
 """The stable half of an engine: it supervises the context and knows which requests are in it."""
 
+import logging
+
+import trio
+
 from atomr_trio.actor import Actor, ActorRef, Context, Directive, Props, SupervisorStrategy, Terminated
 from atomr_trio.core import (
     CudaContextPoisoned,
+    Deployment,
     DeploymentUnavailable,
     InferenceError,
     ModelRunner,
     OutOfMemory,
+    RequestQuarantined,
     Unrecoverable,
 )
 
 from .context import ContextActor
+from .journal import Journal
 from .messages import (
     ContextPoisoned,
     ContextReady,
@@ -20,6 +27,8 @@ from .messages import (
     WorkerMsg,
     WorkerStateChanged,
 )
+
+log: logging.Logger = logging.getLogger("atomr_trio.runtime")
 
 __all__ = ["CONTEXT_STRATEGY", "WorkerActor", "decide_context"]
 
@@ -44,24 +53,27 @@ def decide_context(failure: Exception) -> Directive:
     return next((directive for tag, directive in _BY_TAG if tag in text), Directive.ESCALATE)
 
 
-CONTEXT_STRATEGY = SupervisorStrategy(decider=decide_context, max_restarts=3, within=60.0)
+_MAX_RESTARTS, _WITHIN = 3, 60.0
+CONTEXT_STRATEGY = SupervisorStrategy(decider=decide_context, max_restarts=_MAX_RESTARTS, within=_WITHIN)
 """Four incarnations in a minute; the fourth failure ends the replica."""
 
 
 class WorkerActor(Actor[WorkerMsg]):
     """Keeps the journal of requests in flight and passes them to the context.
 
-    A request that the context has not taken up when it dies stays in its mailbox and is served by the next
-    incarnation. One that it had taken up ends with one typed error.
+    What comes while there is no context waits. What a context had taken up when it died goes on in the next one,
+    from the tokens that its client has, if the runner can do so and the deployment is idempotent; else it ends with
+    one typed error. When the worker stops, such requests are given back for other replicas to go on with.
     """
 
     supervisor_strategy = CONTEXT_STRATEGY
 
-    def __init__(self, deployment: str, runner: ModelRunner, engine: ActorRef[EngineMsg]) -> None:
+    def __init__(self, deployment: Deployment, runner: ModelRunner, engine: ActorRef[EngineMsg]) -> None:
         self._deployment = deployment
         self._runner = runner
         self._engine = engine
-        self._journal: dict[str, Execute] = {}
+        self._journal = Journal(_MAX_RESTARTS, _WITHIN)
+        self._waiting = False
         self._context: ActorRef[Execute] | None = None
 
     async def pre_start(self, ctx: Context[WorkerMsg]) -> None:
@@ -74,12 +86,14 @@ class WorkerActor(Actor[WorkerMsg]):
         """Journal and forward; follow the context's state."""
         match message:
             case Execute():
-                self._execute(message)
+                self._submit(self._journal.add(message, trio.current_time()), ctx)
             case ContextPoisoned(failure, request_ids):
-                self._fail(request_ids, failure)
+                self._died(request_ids, failure)
             case ContextReady():
                 self._engine.tell(WorkerStateChanged(ready=True))
+                self._submit(self._journal.opened(trio.current_time()), ctx)
             case ContextRestarting():
+                self._journal.closed()
                 self._engine.tell(WorkerStateChanged(ready=False))
 
     async def on_terminated(self, terminated: Terminated, ctx: Context[WorkerMsg]) -> None:
@@ -87,18 +101,45 @@ class WorkerActor(Actor[WorkerMsg]):
         raise Unrecoverable(str(terminated.failure or terminated.reason)) from terminated.failure
 
     async def post_stop(self, ctx: Context[WorkerMsg]) -> None:
-        """End every request that is still in flight."""
-        gone = DeploymentUnavailable(self._deployment, "the engine has stopped", 1.0)
-        self._fail(tuple(self._journal), gone)
+        """Let go of every request that is still in flight."""
+        gone = DeploymentUnavailable(self._deployment.name, "the engine has stopped", 1.0)
+        for execute in self._journal.in_flight:
+            if self._resumes:
+                execute.output.give_back(execute.lease)
+            else:
+                execute.output.fail(gone)
 
-    def _execute(self, message: Execute) -> None:
-        self._journal = {key: entry for key, entry in self._journal.items() if not entry.output.ended}
-        self._journal[message.output.request_id] = message
-        if self._context is not None:
-            self._context.tell(message)
+    @property
+    def _resumes(self) -> bool:
+        return self._runner.resumable and self._deployment.idempotent
 
-    def _fail(self, request_ids: tuple[str, ...], failure: InferenceError) -> None:
-        for request_id in request_ids:
-            entry = self._journal.pop(request_id, None)
-            if entry is not None:
-                entry.output.fail(failure)
+    def _submit(self, due: list[Execute], ctx: Context[WorkerMsg]) -> None:
+        if self._context is None:
+            return
+        for execute in due:
+            self._context.tell(execute)
+        trial = self._journal.on_trial
+        if trial is not None and trial.output.request_id in [execute.output.request_id for execute in due]:
+            ctx.spawn_task(self._follow, trial, ctx, name=f"trial {trial.output.request_id}")
+        elif self._journal.holds_suspects and not self._waiting:
+            self._waiting = True
+            ctx.spawn_task(self._wait_for_trial, ctx, name="before a trial")
+
+    async def _wait_for_trial(self, ctx: Context[WorkerMsg]) -> None:
+        await trio.sleep_until(self._journal.next_trial(trio.current_time()))
+        self._waiting = False
+        self._submit(self._journal.due(trio.current_time()), ctx)
+
+    async def _follow(self, trial: Execute, ctx: Context[WorkerMsg]) -> None:
+        await trial.output.wait_told(len(trial.output.tokens.token_ids))
+        self._submit(self._journal.acquit(trial, trio.current_time()), ctx)
+
+    def _died(self, request_ids: tuple[str, ...], failure: InferenceError) -> None:
+        if not self._resumes:
+            for execute in self._journal.drop(request_ids):
+                execute.output.fail(failure)
+            self._journal.closed()
+            return
+        for execute in self._journal.died(request_ids, trio.current_time()):
+            log.error("request %s ends the engine each time it is run: it is not run again", execute.output.request_id)
+            execute.output.fail(RequestQuarantined())
