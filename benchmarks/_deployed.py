@@ -60,11 +60,15 @@ async def chunks_of(stream: TokenStream) -> AsyncGenerator[TokenChunk]:
 
 
 @asynccontextmanager
-async def deployed(model: str, serving: Serving, **runtime_config: Any) -> AsyncGenerator[Deployed]:
+async def deployed(
+    model: str, serving: Serving, max_restarts: int = 3, **runtime_config: Any
+) -> AsyncGenerator[Deployed]:
     """Serve a catalogue name or a path; with ``load_format="dummy"``, the shape of a `config.json`."""
     path = str(ensure_model(default_catalog(), model))
     config = {name: value for name, value in runtime_config.items() if value is not None}
-    deployment = Deployment(name=NAME, model=path, runtime="jax", runtime_config=config, serving=serving)
+    deployment = Deployment(
+        name=NAME, model=path, runtime="jax", runtime_config=config, serving=serving, max_restarts=max_restarts
+    )
     runners: list[JaxLocalRunner] = []
 
     async def create(wanted: Deployment) -> JaxLocalRunner:

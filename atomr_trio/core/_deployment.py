@@ -78,6 +78,9 @@ class Deployment:
         replicas: how many engines, at least 1.
         serving: limits per replica.
         idempotent: a request may be computed again after a failure.
+        max_restarts: how often a replica's context may fail within ``restart_window`` and be replaced; once more, and
+            the replica has failed.
+        restart_window: seconds.
 
     Raises:
         ValueError: a name is empty or there are no replicas.
@@ -90,3 +93,5 @@ class Deployment:
     replicas: int = field(default=1, validator=validators.ge(1))
     serving: Serving = field(factory=Serving)
     idempotent: bool = True
+    max_restarts: int = field(default=3, validator=validators.ge(0))
+    restart_window: float = field(default=60.0, validator=validators.gt(0))

@@ -143,7 +143,8 @@ class Journal:
         """Return when another death can be afforded: now, or when the oldest one is forgotten."""
         while self._deaths and self._deaths[0] <= now - self._window:
             self._deaths.popleft()
-        return now if len(self._deaths) < self._max_deaths else self._deaths[-self._max_deaths] + self._window
+        most = max(1, self._max_deaths)
+        return now if len(self._deaths) < most else self._deaths[-most] + self._window
 
     @property
     def holds_suspects(self) -> bool:

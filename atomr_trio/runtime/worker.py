@@ -30,7 +30,7 @@ from .messages import (
 
 log: logging.Logger = logging.getLogger("atomr_trio.runtime")
 
-__all__ = ["CONTEXT_STRATEGY", "WorkerActor", "decide_context"]
+__all__ = ["WorkerActor", "context_strategy", "decide_context"]
 
 _BY_TYPE = (
     (CudaContextPoisoned, Directive.RESTART),
@@ -53,9 +53,11 @@ def decide_context(failure: Exception) -> Directive:
     return next((directive for tag, directive in _BY_TAG if tag in text), Directive.ESCALATE)
 
 
-_MAX_RESTARTS, _WITHIN = 3, 60.0
-CONTEXT_STRATEGY = SupervisorStrategy(decider=decide_context, max_restarts=_MAX_RESTARTS, within=_WITHIN)
-"""Four incarnations in a minute; the fourth failure ends the replica."""
+def context_strategy(deployment: Deployment) -> SupervisorStrategy:
+    """Return how contexts of a deployment are supervised: as a rule the fourth failure in a minute ends the replica."""
+    return SupervisorStrategy(
+        decider=decide_context, max_restarts=deployment.max_restarts, within=deployment.restart_window
+    )
 
 
 class WorkerActor(Actor[WorkerMsg]):
@@ -66,13 +68,12 @@ class WorkerActor(Actor[WorkerMsg]):
     one typed error. When the worker stops, such requests are given back for other replicas to go on with.
     """
 
-    supervisor_strategy = CONTEXT_STRATEGY
-
     def __init__(self, deployment: Deployment, runner: ModelRunner, engine: ActorRef[EngineMsg]) -> None:
         self._deployment = deployment
         self._runner = runner
         self._engine = engine
-        self._journal = Journal(_MAX_RESTARTS, _WITHIN)
+        self.supervisor_strategy = context_strategy(deployment)
+        self._journal = Journal(deployment.max_restarts, deployment.restart_window)
         self._waiting = False
         self._context: ActorRef[Execute] | None = None
 
