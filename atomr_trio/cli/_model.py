@@ -30,6 +30,7 @@ class ModelOptions:
     runtime: str
     dtype: str
     load_format: str = "auto"
+    tensor_parallel: int = 1
     max_model_len: int | None
     max_concurrent: int
     kv_tokens: int | None
@@ -60,6 +61,7 @@ class ModelOptions:
         config = {
             "dtype": self.dtype,
             "load_format": self.load_format,
+            "tensor_parallel": self.tensor_parallel,
             "max_model_len": self.max_model_len,
             "kv_tokens": self.kv_tokens,
         }
@@ -84,6 +86,13 @@ def model_options(command: F) -> F:
             default="auto",
             show_default=True,
             help="`dummy` makes random weights of the model's shape: its config.json is enough.",
+        ),
+        click.option(
+            "--tensor-parallel",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Devices of this host that the model is dealt to.",
         ),
         click.option("--max-model-len", type=click.IntRange(2), help="Prompt plus answer, in tokens."),
         click.option("--max-concurrent", type=click.IntRange(1, 1024), default=32, show_default=True),

@@ -5,6 +5,7 @@ from functools import partial
 from typing import cast
 
 from attrs import frozen
+from jax.sharding import NamedSharding
 
 from .attention import View, choose_backend, view_shapes
 from .blocks import BlockPool, pages_for
@@ -60,22 +61,25 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         # A view holds what the pages hold, and may be as large as they are.
         view_pages=model.num_pages if model.device.is_cpu else 0,
     )
-    new_kv = partial(init_kv, model.served.sizes, model.num_pages + 1, settings.page_size, model.dtype)
+    sizes, page_size, heads = model.served.sizes, settings.page_size, model.layout.heads
+    new_kv = partial(init_kv, sizes, model.num_pages + 1, page_size, model.dtype, heads)
     # One for each row that decodes, and one for each prompt that is computed beside them.
     places = 2 * settings.max_num_seqs
     attend = choose_backend(settings.attention, model.device.platform, model.device.capability)
-    programs = CompileCache(ProgramBuilder(model.served, model.params, shapes_of(new_kv), places, attend))
+    programs = CompileCache(
+        ProgramBuilder(model.served, model.params, shapes_of(new_kv, heads), places, attend, model.layout)
+    )
     programs.warm_up(buckets.at_start(chunks), on_progress)
-    state = DeviceState(model.params, new_kv, partial(_new_view, model.served.sizes, settings.page_size), places)
+    state = DeviceState(model.params, new_kv, partial(_new_view, sizes, page_size, heads), places)
     drawing = Drawing(model.served.sizes.vocab_size, buckets)
     executor = StepExecutor(state, programs, buckets, settings.page_size, drawing)
     programs.prepare_when_quiet(buckets.ladder(chunks))
     return Assembly(model, Scheduler(limits, BlockPool(model.num_pages, settings.page_size)), executor, programs)
 
 
-def _new_view(config: CacheShape, page_size: int, key: ProgramKey) -> View:
+def _new_view(config: CacheShape, page_size: int, sharding: NamedSharding | None, key: ProgramKey) -> View:
     # Views come and go while streams wait.
-    return cast("View", zeros(view_shapes(config, key.rows, key.pages * page_size)))
+    return cast("View", zeros(view_shapes(config, key.rows, key.pages * page_size, sharding)))
 
 
 def _chunks(settings: EngineSettings, device: Device) -> tuple[int, int, int, int]:

@@ -194,7 +194,7 @@ class Engine:
             vocab_size=model.served.sizes.vocab_size,
             dtype=model.dtype,
             backend=model.device.platform,
-            device=model.device.kind,
+            device=model.device.name,
             num_pages=model.num_pages,
             page_size=self.settings.page_size,
             load_s=load_s,

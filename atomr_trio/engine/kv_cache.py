@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from .config import DType
 
@@ -59,7 +60,9 @@ class Slots(NamedTuple):
     tables: jax.Array
 
 
-def init_kv(config: CacheShape, num_pages: int, page_size: int, dtype: DType) -> KV:
+def init_kv(
+    config: CacheShape, num_pages: int, page_size: int, dtype: DType, sharding: NamedSharding | None = None
+) -> KV:
     """Allocate an empty cache.
 
     Args:
@@ -67,11 +70,15 @@ def init_kv(config: CacheShape, num_pages: int, page_size: int, dtype: DType) ->
         num_pages: pages in all, the garbage page 0 included.
         page_size: positions in a page.
         dtype: how the model's weights are held. ``int8`` has a float32 cache on a CPU, a bfloat16 one elsewhere.
+        sharding: how the arrays lie over several devices.
     """
     shape = (num_pages, config.num_kv_heads, page_size, config.head_dim)
     kind = _storage(dtype, jax.default_backend())
     # Zeros, not empty: NaN in an unused page times probability 0 is NaN.
-    return [(jnp.zeros(shape, kind), jnp.zeros(shape, kind)) for _ in range(config.num_layers)]
+    return [
+        (jnp.zeros(shape, kind, device=sharding), jnp.zeros(shape, kind, device=sharding))
+        for _ in range(config.num_layers)
+    ]
 
 
 def _storage(dtype: DType, backend: str) -> jnp.dtype:

@@ -17,6 +17,8 @@ from .model import Decoder
 from .own_model import OwnDecoder, load_own_model
 from .served_model import ServedModel
 from .settings import EngineSettings
+from .sharding import Layout
+from .shares import check_shares
 from .weights import Params, load_gguf_params, load_hf_params, random_params
 
 __all__ = ["LoadedModel", "load_model", "resolve_dtype"]
@@ -29,6 +31,7 @@ class LoadedModel:
     """A model in memory. ``num_pages`` does not count the garbage page; ``max_model_len`` is in tokens."""
 
     device: Device
+    layout: Layout
     served: ServedModel
     params: Any
     dtype: DType
@@ -42,19 +45,20 @@ def load_model(settings: EngineSettings, on_progress: OnProgress) -> LoadedModel
     Raises:
         ModelLoadError: the file is missing, damaged or of an unsupported kind, or memory does not suffice.
     """
-    device = first_device()
+    layout = _layout(settings)
+    device = first_device(layout.count)
     dtype = resolve_dtype(settings.dtype, device.platform, own=settings.load_format == "python")
     try:
-        served, params = _read(settings, dtype, on_progress)
+        served, params = _read(settings, dtype, layout, on_progress)
         wait_for(params)
     except (OSError, MemoryError) as error:
         raise ModelLoadError(_reason(error)) from error
     # On a CPU the rows that decode have a view of their pages, which takes as much again.
-    per_page = page_bytes(served.sizes, settings.page_size, dtype) * (1 + device.is_cpu)
+    per_page = device.share(page_bytes(served.sizes, settings.page_size, dtype)) * (1 + device.is_cpu)
     # Asked again: the weights are loaded now.
-    free = available_bytes(first_device())
+    free = available_bytes(first_device(layout.count))
     pages, longest = choose_pages(settings, served.sizes.context_length, per_page, free, accelerator=not device.is_cpu)
-    return LoadedModel(device, served, params, dtype, pages, longest)
+    return LoadedModel(device, layout, served, params, dtype, pages, longest)
 
 
 def resolve_dtype(asked: str, platform: str, *, own: bool = False) -> DType:
@@ -79,24 +83,34 @@ def resolve_dtype(asked: str, platform: str, *, own: bool = False) -> DType:
     raise ModelLoadError(f"unknown dtype `{asked}`")
 
 
-def _read(settings: EngineSettings, dtype: DType, on_progress: OnProgress) -> tuple[ServedModel, Any]:
+def _layout(settings: EngineSettings) -> Layout:
+    if settings.load_format == "python" and settings.tensor_parallel > 1:
+        raise ModelLoadError("a model of your own lies on one device: leave tensor_parallel at 1")
+    return Layout.over(settings.tensor_parallel)
+
+
+def _read(settings: EngineSettings, dtype: DType, layout: Layout, on_progress: OnProgress) -> tuple[ServedModel, Any]:
     if settings.load_format == "python":
         own, params = load_own_model(settings.model)
         return OwnDecoder(own), params
-    config, params = _read_decoder(settings, dtype, on_progress)
-    return Decoder(config), tune(wait_for(params), settings.cache_dir)
-
-
-def _read_decoder(settings: EngineSettings, dtype: DType, on_progress: OnProgress) -> tuple[ModelConfig, Params]:
     config = ModelConfig.read(settings.model) if settings.model else ModelConfig.tiny()
+    check_shares(config, layout.count)
+    params = wait_for(_read_params(config, settings, dtype, layout, on_progress))
+    # What is measured and remembered is the product of a whole matrix.
+    return Decoder(config, layout), tune(params, settings.cache_dir) if layout.count == 1 else params
+
+
+def _read_params(
+    config: ModelConfig, settings: EngineSettings, dtype: DType, layout: Layout, on_progress: OnProgress
+) -> Params:
     if settings.load_format == "dummy":
-        return config, random_params(config, dtype, settings.seed)
+        return random_params(config, dtype, settings.seed, layout)
     folder = HfFolder.at(settings.model)
     if folder is not None:
         with folder.open_weights() as weights:
-            return config, load_hf_params(weights, config, dtype, on_progress)
+            return load_hf_params(weights, config, dtype, on_progress, layout)
     with GgufFile.open(settings.model) as file:
-        return config, load_gguf_params(file, config, dtype, on_progress)
+        return load_gguf_params(file, config, dtype, on_progress, layout)
 
 
 def _reason(error: OSError | MemoryError) -> str:

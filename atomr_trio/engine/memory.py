@@ -32,8 +32,9 @@ def choose_pages(
     Args:
         settings: what was asked for.
         context: what the model was made for, in tokens.
-        bytes_per_page: see ``page_bytes``.
-        free: bytes that can be had, weights already loaded; ``None``: unknown, assume enough.
+        bytes_per_page: see ``page_bytes``; of several devices, what one has of it.
+        free: bytes that can be had, weights already loaded; ``None``: unknown, assume enough. Of several devices, on
+            the fullest one.
         accelerator: the memory is the device's own, and nobody else wants it.
 
     Raises:

@@ -21,6 +21,7 @@ from .kv_cache import init_kv as init_kv
 from .linear import embedding, linear
 from .rope import angles, rotate
 from .served_model import ModelSizes
+from .sharding import ONE_DEVICE, Layout
 from .weights import LayerParams, Params
 
 __all__ = ["KV", "Decoder", "forward", "init_kv", "logits"]
@@ -34,6 +35,7 @@ def forward(
     positions: jax.Array,
     page_tables: jax.Array,
     attend: Attend = attend_pages,
+    layout: Layout = ONE_DEVICE,
 ) -> tuple[jax.Array, KV]:
     """Run rows of tokens through all layers, writing their keys and values into the cache.
 
@@ -49,6 +51,7 @@ def forward(
         page_tables: i32 ``[B, W]``: the page of position p of row b is ``page_tables[b, p // page_size]``.
             Attention covers ``W * page_size`` positions. Unused entries are 0.
         attend: the back-end of attention (static); it knows what ``kv`` is.
+        layout: where weights and cache lie (static).
 
     Returns:
         The normed hidden states, float32 ``[B, C, hidden]``, and the new cache.
@@ -57,9 +60,10 @@ def forward(
     tables = _rotations(config, params, slots.positions[:, :, None])
     x = _embed(config, params, tokens, activation_dtype(kv))
     new_kv: KV = []
+    attend = layout.attend(attend)
     for index, (layer, cache) in enumerate(zip(params["layers"], kv, strict=True)):
         window = config.window(index)
-        x, cache = _one_block(_Kind(config, window, attend), layer, cache, x, slots, tables[window > 0])
+        x, cache = _one_block(_Kind(config, window, attend, layout.count), layer, cache, x, slots, tables[window > 0])
         new_kv.append(cache)
     return _norm(config, x, params["final_norm"]), new_kv
 
@@ -74,6 +78,7 @@ class Decoder:
     """The transformer as the engine serves it."""
 
     config: ModelConfig
+    layout: Layout = ONE_DEVICE
 
     @property
     def sizes(self) -> ModelSizes:
@@ -90,7 +95,7 @@ class Decoder:
         attend: Attend,
     ) -> tuple[jax.Array, KV]:
         """Run `forward`."""
-        return forward(self.config, params, kv, tokens, positions, page_tables, attend)
+        return forward(self.config, params, kv, tokens, positions, page_tables, attend, self.layout)
 
     def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
         """Run `logits`."""
@@ -98,11 +103,19 @@ class Decoder:
 
 
 class _Kind(NamedTuple):
-    """What makes two blocks the same code. ``window``: positions that a token sees; 0 is all."""
+    """What makes two blocks the same code.
+
+    Args:
+        config: the model.
+        window: positions that a token sees; 0 is all.
+        attend: the back-end of attention.
+        shares: how many devices fused weights are dealt to.
+    """
 
     config: ModelConfig
     window: int
     attend: Attend
+    shares: int
 
 
 Rotation = tuple[jax.Array, jax.Array]
@@ -131,7 +144,7 @@ def _block(
     normed = _norm(config, x, layer["attn_norm"]).astype(dtype)
     attended, cache = _attention(kind, layer, cache, normed, slots, rotation)
     x = x + _post_norm(config, attended, layer.get("attn_post_norm"))
-    fed = _feed_forward(config, layer, _norm(config, x, layer["ffn_norm"]).astype(dtype))
+    fed = _feed_forward(kind, layer, _norm(config, x, layer["ffn_norm"]).astype(dtype))
     return x + _post_norm(config, fed, layer.get("ffn_post_norm")), cache
 
 
@@ -149,8 +162,9 @@ def _post_norm(config: ModelConfig, x: jax.Array, weight: jax.Array | None) -> j
     return x if weight is None else _norm(config, x.astype(jnp.float32), weight)
 
 
-def _feed_forward(config: ModelConfig, layer: LayerParams, x: jax.Array) -> jax.Array:
-    gate, up = jnp.split(linear(x, layer["gate_up"]), 2, axis=-1)
+def _feed_forward(kind: _Kind, layer: LayerParams, x: jax.Array) -> jax.Array:
+    config = kind.config
+    gate, up = _unfused(linear(x, layer["gate_up"]), kind.shares, config.intermediate_size)
     # gate * sigmoid(…) * up, divided last: XLA:CPU repeats cheap operations, but not a division, for every output of
     # a one-row product that follows. gelu is sigmoid's, too: 0.5 * (1 + tanh(z)) = sigmoid(2 * z).
     bent = gate if config.activation == "silu" else _GELU * (gate + 0.044715 * gate * gate * gate)
@@ -158,6 +172,16 @@ def _feed_forward(config: ModelConfig, layer: LayerParams, x: jax.Array) -> jax.
 
 
 _GELU = 2 * math.sqrt(2 / math.pi)
+
+
+def _unfused(x: jax.Array, shares: int, *cuts: int) -> list[jax.Array]:
+    """Cut ``[B, C, size, …]`` at ``cuts`` of its third axis, each of whose ``shares`` has its part of every piece."""
+    if shares == 1:
+        return jnp.split(x, cuts, axis=2)
+    batch, chunk, _, *rest = x.shape
+    dealt = x.reshape(batch, chunk, shares, -1, *rest)
+    pieces = jnp.split(dealt, [cut // shares for cut in cuts], axis=3)
+    return [piece.reshape(batch, chunk, -1, *rest) for piece in pieces]
 
 
 def _biased(x: jax.Array, bias: jax.Array | None) -> jax.Array:
@@ -170,8 +194,8 @@ def _attention(
     batch, chunk, _ = x.shape
     config = kind.config
     heads, kv_heads = config.num_heads, config.num_kv_heads
-    qkv = _biased(linear(x, layer["qkv"]), layer.get("qkv_bias"))
-    q, k, v = jnp.split(qkv.reshape(batch, chunk, -1, config.head_dim), (heads, heads + kv_heads), axis=2)
+    qkv = _biased(linear(x, layer["qkv"]), layer.get("qkv_bias")).reshape(batch, chunk, -1, config.head_dim)
+    q, k, v = _unfused(qkv, kind.shares, heads, heads + kv_heads)
     if "q_norm" in layer and "k_norm" in layer:
         q = _norm(config, q.astype(jnp.float32), layer["q_norm"])
         k = _norm(config, k.astype(jnp.float32), layer["k_norm"])

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from attrs import define, field
+from jax.sharding import NamedSharding
 
 from .attention import Attend, View, attend_pages, attend_view, fill_row, joined, parted, view_shapes
 from .buckets import ProgramKey
@@ -23,6 +24,7 @@ from .model import KV
 from .packing import DRAW_WIDTH, step_width, unpack_draws, unpack_steps
 from .sampler import greedy, sample, token_logprobs, top_logprobs
 from .served_model import ServedModel
+from .sharding import ONE_DEVICE, Layout
 from .validation import MAX_TOP_LOGPROBS
 
 __all__ = ["ProgramBuilder", "compute", "compute_view", "draw", "draw_and_keep", "fill", "report"]
@@ -122,7 +124,9 @@ def report(raw: jax.Array, drawn: jax.Array) -> jax.Array:
 
 
 def _spec(array: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype)
+    # With one device nothing is said of it: programs keep the text that they have in the persistent cache.
+    sharding = array.sharding if isinstance(array.sharding, NamedSharding) else None
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
 def _specs(tree: Any) -> Any:
@@ -139,6 +143,7 @@ class ProgramBuilder:
         kv: its pages.
         places: tokens that a step can leave for the next one, ``S``.
         attend: the back-end of attention for programs that read pages.
+        layout: where cache and weights lie.
     """
 
     _model: ServedModel
@@ -146,6 +151,7 @@ class ProgramBuilder:
     _kv: Any = field(converter=_specs)
     _places: int
     _attend: Attend = attend_pages
+    _layout: Layout = ONE_DEVICE
     # Two threads that trace at once share what jax remembers of inner functions, by chance: the same program would
     # come out in another text each time, and never be found in the persistent cache. Compiling goes on in parallel.
     _tracing: threading.Lock = field(init=False, factory=threading.Lock)
@@ -157,6 +163,7 @@ class ProgramBuilder:
         return lowered.compile()
 
     def _lower(self, key: ProgramKey) -> jax.stages.Lowered:
+        heads, whole = self._layout.heads, self._layout.whole
         match key.kind:
             case "mask":
                 return self._lower_on_logits(restrict, key, mask_words(self._model.sizes.vocab_size))
@@ -167,29 +174,34 @@ class ProgramBuilder:
             case "report":
                 return self._lower_on_logits(report, key, 2)
             case "fill":
-                packed = jax.ShapeDtypeStruct((1 + key.pages,), jnp.int32)
-                return jax.jit(fill, donate_argnums=1).lower(self._kv, self._view(key), packed)
+                jitted = jax.jit(fill, donate_argnums=1, out_shardings=heads)
+                return jitted.lower(self._kv, self._view(key), self._whole(1 + key.pages))
             case "view":
-                jitted = jax.jit(partial(compute_view, self._model, key), donate_argnums=(1, 2))
-                return jitted.lower(self._params, self._kv, self._view(key), _packed(key), self._last)
+                program = partial(compute_view, self._model, key)
+                jitted = jax.jit(program, donate_argnums=(1, 2), out_shardings=(heads, heads, whole))
+                return jitted.lower(self._params, self._kv, self._view(key), self._packed(key), self._last)
             case _:
-                jitted = jax.jit(partial(compute, self._model, self._attend, key), donate_argnums=1)
-                return jitted.lower(self._params, self._kv, _packed(key), self._last)
+                program = partial(compute, self._model, self._attend, key)
+                jitted = jax.jit(program, donate_argnums=1, out_shardings=(heads, whole, whole))
+                return jitted.lower(self._params, self._kv, self._packed(key), self._last)
 
     def _lower_on_logits(
         self, program: Callable[..., Any], key: ProgramKey, width: int, *more: jax.ShapeDtypeStruct
     ) -> jax.stages.Lowered:
-        raw = jax.ShapeDtypeStruct((key.rows, self._model.sizes.vocab_size), jnp.float32)
-        return jax.jit(program).lower(raw, jax.ShapeDtypeStruct((key.rows, width), jnp.int32), *more)
+        raw = self._whole(key.rows, self._model.sizes.vocab_size, dtype=jnp.float32)
+        jitted = jax.jit(program, out_shardings=self._layout.whole)
+        return jitted.lower(raw, self._whole(key.rows, width), *more)
 
     def _view(self, key: ProgramKey) -> Any:
         time = key.pages * self._kv[0][0].shape[2]
-        return view_shapes(self._model.sizes, key.rows, time)
+        return view_shapes(self._model.sizes, key.rows, time, self._layout.heads)
 
     @property
     def _last(self) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((self._places,), jnp.int32)
+        return self._whole(self._places)
 
+    def _packed(self, key: ProgramKey) -> jax.ShapeDtypeStruct:
+        return self._whole(key.rows, step_width(key))
 
-def _packed(key: ProgramKey) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((key.rows, step_width(key)), jnp.int32)
+    def _whole(self, *shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=self._layout.whole)

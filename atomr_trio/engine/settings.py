@@ -16,6 +16,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
         load_format: ``auto`` reads the weights; ``dummy`` makes random ones of the model's shape (benchmarks, tests);
             ``python`` calls a function that makes the model.
         dtype: ``auto`` is int8 on a CPU and bfloat16 on a GPU.
+        tensor_parallel: devices of this host that the model is dealt to.
         max_num_seqs: sequences that decode at once.
         max_model_len: prompt plus answer; ``None``: what the model was trained for. Never more than ``kv_tokens``.
         kv_tokens: size of the page pool; ``None``: two contexts or 16,384, as far as memory allows.
@@ -35,6 +36,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     model: str = ""
     load_format: Literal["auto", "dummy", "python"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    tensor_parallel: int = 1
     max_num_seqs: int = 32
     max_model_len: int | None = None
     kv_tokens: int | None = None
@@ -50,6 +52,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     def __post_init__(self) -> None:
         if self.load_format != "dummy" and not self.model:
             raise ValueError("model: a path is needed, or the name of a function")
+        _check_at_least(1, "tensor_parallel", self.tensor_parallel)
         for name in ("max_num_seqs", "page_size", "prefill_chunk", "prefill_chunk_busy", "max_waiting"):
             _check_at_least(1, name, getattr(self, name))
         for name in ("max_model_len", "kv_tokens"):

@@ -5,6 +5,8 @@ from attrs import define
 
 from .config import DType, ModelConfig
 from .params import Array, Params, build_params
+from .sharding import ONE_DEVICE, Layout
+from .store import Store
 
 __all__ = ["random_params"]
 
@@ -13,9 +15,9 @@ __all__ = ["random_params"]
 _POOL = 1_048_573
 
 
-def random_params(config: ModelConfig, dtype: DType, seed: int) -> Params:
+def random_params(config: ModelConfig, dtype: DType, seed: int, layout: Layout = ONE_DEVICE) -> Params:
     """Make weights of a plausible scale, the same for the same seed."""
-    return build_params(_RandomSource(config, np.random.default_rng(seed)), config, dtype)
+    return build_params(_RandomSource(config, np.random.default_rng(seed)), config, Store(dtype, layout))
 
 
 @define

@@ -8,6 +8,8 @@ from ._families import FAMILIES
 from ._reader import OnProgress, Reader
 from .config import DType, ModelConfig
 from .params import Array, Params, build_params
+from .sharding import ONE_DEVICE, Layout
+from .store import Store
 
 __all__ = ["load_gguf_params"]
 
@@ -35,7 +37,11 @@ _ROPE_FACTORS = "rope_freqs.weight"
 
 
 def load_gguf_params(
-    file: GgufFile, config: ModelConfig, dtype: DType, on_progress: OnProgress | None = None
+    file: GgufFile,
+    config: ModelConfig,
+    dtype: DType,
+    on_progress: OnProgress | None = None,
+    layout: Layout = ONE_DEVICE,
 ) -> Params:
     """Read, dequantize and fuse all weights of a GGUF file.
 
@@ -44,12 +50,13 @@ def load_gguf_params(
         config: from the same file.
         dtype: how to hold the matrices.
         on_progress: called with (tensors read, tensors in all).
+        layout: the devices they go to.
 
     Raises:
         ModelLoadError: a tensor is missing, misshapen, damaged, of a type without conversion, or not understood.
     """
     reader = Reader(file.tensors, lambda name: file.tensors[name].dequantize(), on_progress)
-    params = build_params(_GgufSource(reader, config), config, dtype)
+    params = build_params(_GgufSource(reader, config), config, Store(dtype, layout))
     reader.check_all_read()
     return params
 

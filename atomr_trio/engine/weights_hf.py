@@ -10,6 +10,8 @@ from atomr_trio.formats import HfWeights
 from ._reader import OnProgress, Reader
 from .config import DType, ModelConfig
 from .params import Array, Params, build_params
+from .sharding import ONE_DEVICE, Layout
+from .store import Store
 
 __all__ = ["load_hf_params"]
 
@@ -43,7 +45,11 @@ _NORMS_FROM_ONE = ("gemma2", "gemma3")
 
 
 def load_hf_params(
-    weights: HfWeights, config: ModelConfig, dtype: DType, on_progress: OnProgress | None = None
+    weights: HfWeights,
+    config: ModelConfig,
+    dtype: DType,
+    on_progress: OnProgress | None = None,
+    layout: Layout = ONE_DEVICE,
 ) -> Params:
     """Read, widen and fuse all weights of a folder.
 
@@ -52,13 +58,14 @@ def load_hf_params(
         config: from the same folder.
         dtype: how to hold the matrices.
         on_progress: called with (tensors read, tensors in all).
+        layout: the devices they go to.
 
     Raises:
         ModelLoadError: a tensor is missing, misshapen, damaged, of a type without conversion, or not understood.
     """
     reader = Reader(weights.tensors, lambda name: weights.tensors[name].widen(), on_progress)
     source = _HfSource(reader, config, _prefix(weights), _IN_LAYER | (_FOUR_NORMS if config.post_norms else {}))
-    params = build_params(source, config, dtype)
+    params = build_params(source, config, Store(dtype, layout))
     reader.check_all_read(source.is_ignored)
     return params
 

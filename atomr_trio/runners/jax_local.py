@@ -35,6 +35,7 @@ from atomr_trio.core import (
 from atomr_trio.engine import frames
 from atomr_trio.engine.config import ModelConfig
 from atomr_trio.engine.settings import EngineSettings
+from atomr_trio.engine.shares import check_shares
 from atomr_trio.formats import HfFolder
 from atomr_trio.text import OutputDecoder, TextCodec, Tokenizer
 
@@ -51,6 +52,7 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         load_format: ``auto`` reads the model's weights; ``dummy`` makes random ones of its shape; ``python`` calls the
             function that the deployment's model names, ``package.module:function``, in the device process.
         tokenizer: for ``python``: a Hugging Face folder with the tokenizer, and a chat template if there is one.
+        tensor_parallel: devices of this host that the model is dealt to.
         max_model_len: prompt plus answer, in tokens; at most the model's own.
         kv_tokens: size of the KV pool, in tokens.
         compile_cache: keep compiled programs on disk, so that the next start is faster.
@@ -62,6 +64,7 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     load_format: Literal["auto", "dummy", "python"] = "auto"
     tokenizer: str | None = None
+    tensor_parallel: int = 1
     max_model_len: int | None = None
     kv_tokens: int | None = None
     compile_cache: bool = True
@@ -169,6 +172,7 @@ class JaxLocalRunner(ModelRunner):
             # Before anything is started: the device process would say the same of a wrong model, seconds later.
             model = ModelConfig.read(path)
             settings = _settings(str(path), config, deployment)
+            check_shares(model, settings.tensor_parallel)
         except (msgspec.ValidationError, ValueError) as error:
             raise ModelLoadError(f"runtime_config of `{deployment.name}`: {error}") from error
         return cls(_codec(path, model, config), settings, config)
@@ -351,6 +355,7 @@ def _settings(model: str, config: JaxConfig, deployment: Deployment) -> EngineSe
         model=model,
         load_format=config.load_format,
         dtype=config.dtype,
+        tensor_parallel=config.tensor_parallel,
         max_num_seqs=deployment.serving.max_concurrent,
         max_model_len=config.max_model_len,
         kv_tokens=config.kv_tokens,

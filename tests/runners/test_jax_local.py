@@ -113,6 +113,9 @@ async def test_eight_streams_share_steps_and_one_that_leaves_frees_its_place(smo
         ({"dtype": "float64"}, "dtype"),
         ({"nonsense": 1}, "nonsense"),
         ({"max_model_len": 1}, "max_model_len|context"),
+        # Its 3 heads cannot be shared by two devices: known before a device process is started.
+        ({"tensor_parallel": 2}, "3 key-value heads"),
+        ({"tensor_parallel": 0}, "tensor_parallel"),
     ],
 )
 def test_a_wrong_configuration_is_named(smollm2_path, config, text):

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from atomr_trio.engine.blocks import GARBAGE_PAGE
 from atomr_trio.engine.kv_cache import KV, CacheShape, LayerCache, Slots, read_pages, write_tokens
@@ -29,10 +30,20 @@ Donate it to every step.
 """
 
 
-def view_shapes(config: CacheShape, rows: int, time: int) -> list[tuple[jax.ShapeDtypeStruct, ...]]:
-    """Return what a view of so many rows of ``time`` positions is made of; to be allocated with zeros."""
-    keys = jax.ShapeDtypeStruct((rows, config.num_kv_heads, config.head_dim, time), jnp.float32)
-    values = jax.ShapeDtypeStruct((rows, config.num_kv_heads, time, config.head_dim), jnp.float32)
+def view_shapes(
+    config: CacheShape, rows: int, time: int, sharding: NamedSharding | None = None
+) -> list[tuple[jax.ShapeDtypeStruct, ...]]:
+    """Return what a view of so many rows of ``time`` positions is made of; to be allocated with zeros.
+
+    Args:
+        config: whose sizes.
+        rows: of the view.
+        time: positions a row.
+        sharding: how the arrays lie over several devices.
+    """
+    kv_heads, dim = config.num_kv_heads, config.head_dim
+    keys = jax.ShapeDtypeStruct((rows, kv_heads, dim, time), jnp.float32, sharding=sharding)
+    values = jax.ShapeDtypeStruct((rows, kv_heads, time, dim), jnp.float32, sharding=sharding)
     return [(keys, values)] * config.num_layers
 
 
