@@ -148,7 +148,7 @@ class Scheduler:
         # A newcomer would take the very pages that somebody has just given up.
         if self.preemptions == before:
             self._admit(decodes, chunks)
-        return StepPlan(tuple(decodes), tuple(chunks), self._steps(decodes, chunks))
+        return StepPlan(tuple(decodes), tuple(chunks), self._steps(decodes))
 
     def send(self, plan: StepPlan) -> SentStep:
         """Note that a plan (or a part of it) is being computed: each of its sequences goes on after it from now on."""
@@ -218,13 +218,12 @@ class Scheduler:
                 return False
         return True
 
-    def _steps(self, decodes: list[Sequence], chunks: list[Chunk]) -> int:
+    def _steps(self, decodes: list[Sequence]) -> int:
         """How many tokens those who decode get at once: several if nobody is kept waiting, and nothing is in doubt."""
         steps, longest = self.limits.decode_steps, self.limits.max_model_len
-        if steps == 1 or not decodes or chunks or self.waiting:
-            return 1
         going_on = [s for s in self.running if not is_exhausted(s, longest)]
-        if len(going_on) > len(decodes):
+        # The others have a prompt to compute, or sit this step out, and are not to wait for several.
+        if steps == 1 or not decodes or self.waiting or len(going_on) > len(decodes):
             return 1
         can_all = all(s.decodes_alone and not is_exhausted(s, longest, steps - 1) for s in going_on)
         return steps if can_all and self._ledger.grow_all(decodes, steps) else 1

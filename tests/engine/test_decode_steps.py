@@ -31,6 +31,14 @@ def test_who_only_decodes_gets_several_tokens_and_the_pages_for_them():
     assert len(sequence.pages) == 2
 
 
+def test_several_tokens_are_within_the_budget():
+    sched = scheduler(max_num_seqs=2, chunk=1, decode_steps=4)
+    for number in range(2):
+        sched.add(request(number, prompt=1, max_tokens=9))
+    plan, _ = step(sched)
+    assert plan.tokens == 8 <= sched.limits.token_budget
+
+
 def test_one_step_alone_is_one_token():
     sched = scheduler(decode_steps=1)
     sched.add(request(0, max_tokens=20))

@@ -32,14 +32,15 @@ class Machine(RuleBasedStateMachine):
         short=st.integers(0, 9),
         burst=st.integers(0, 20),
         decode_steps=st.integers(1, 5),
+        plain=st.booleans(),
         watermark=st.integers(0, 3),
         ageing=st.integers(0, 4),
     )
-    def begin(self, page_size, max_model_len, spare, depth, **limits):
+    def begin(self, page_size, max_model_len, spare, depth, plain, **limits):
         pages = pages_for(max_model_len, page_size) + spare
         self.sched = scheduler(pages, page_size, max_model_len=max_model_len, max_waiting=6, **limits)
         self.device = Device(page_size)
-        self.depth = depth
+        self.depth, self.plain = depth, plain
         self.sent = []
         self.count = 0
         self.alive: dict[int, Sequence] = {}
@@ -63,12 +64,12 @@ class Machine(RuleBasedStateMachine):
             priority=data.draw(st.integers(-2, 2)),
             salt=data.draw(st.sampled_from(["", "tenant"])),
             prompt_logprobs=data.draw(st.integers(0, 4)) == 0,
-            min_tokens=data.draw(st.sampled_from([0, 0, 0, 5])),
+            min_tokens=0 if self.plain else data.draw(st.sampled_from([0, 0, 5])),
         )
         self.count += 1
         try:
             added = self.alive[wanted.id] = self.sched.add(wanted)
-            added.reads_answer = data.draw(st.integers(0, 5)) == 0
+            added.reads_answer = not self.plain and data.draw(st.integers(0, 3)) == 0
         except Backpressure:
             # More only by those who ran and had to give way.
             assert len(self.sched.waiting) >= self.sched.limits.max_waiting
@@ -110,6 +111,14 @@ class Machine(RuleBasedStateMachine):
                 self.check_first(sequence)
             if one.finish_reason is not None:
                 self.ended[sequence.id] = self.alive.pop(sequence.id)
+
+    @rule(steps=st.integers(1, 6))
+    def go_on(self, steps):
+        """Until most prompts are computed, and there is nothing to do but to decode."""
+        for _ in range(steps):
+            self.send("all")
+            if len(self.sent) == self.depth:
+                self.commit()
 
     @precondition(lambda self: getattr(self, "sent", None))
     @rule()
