@@ -179,12 +179,13 @@ def test_the_last_tokens_come_one_by_one(engine):
 
 @pytest.mark.parametrize("place", range(4))
 def test_an_end_on_the_way_is_the_last_token(engine, plain, place):
-    tokens, _, _ = alone(plain, sampled(0, [7, 8], 12, 1.0, 3))
+    tokens, expected, _ = alone(plain, sampled(0, [7, 8], 12, 1.0, 4))
     at = place + 1  # the first token is the prompt's
     end = tokens[at]
     first = tokens.index(end)
-    got, _, reason = alone(engine, sampled(0, [7, 8], 12, 1.0, 3, eos_ids=[end]))
+    got, scores, reason = alone(engine, sampled(0, [7, 8], 12, 1.0, 4, eos_ids=[end]))
     assert got == tokens[: first + 1]
+    assert scores == pytest.approx(expected[: first + 1], abs=1e-4)
     assert reason is FinishReason.STOP
 
 
@@ -222,6 +223,7 @@ def test_while_a_loop_is_compiled_single_steps_serve(engine, plain, loops, monke
 
 
 def test_nothing_is_compiled_after_warm_up(engine, loops):
+    engine.compile_everything()
     programs = engine._loaded.programs.compiled
     events, ours = [], threading.get_ident()
 
