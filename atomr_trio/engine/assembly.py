@@ -43,6 +43,7 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
     """
     chunk, chunk_busy, short, burst = _chunks(settings, model.device)
     chunks = chunk, chunk_busy
+    steps = _decode_steps(settings, model.device)
     limits = SchedulerLimits(
         max_num_seqs=settings.max_num_seqs,
         max_model_len=model.max_model_len,
@@ -50,6 +51,7 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         chunk_busy=chunk_busy,
         short=short,
         burst=burst,
+        decode_steps=steps,
         max_waiting=settings.max_waiting,
         watermark=model.num_pages // 100,
     )
@@ -60,6 +62,7 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         max_entries=min(model.served.sizes.vocab_size, model.max_model_len + MAX_BIASED + MAX_END_TOKENS),
         # A view holds what the pages hold, and may be as large as they are.
         view_pages=model.num_pages if model.device.is_cpu else 0,
+        steps=steps,
     )
     sizes, page_size, heads = model.served.sizes, settings.page_size, model.layout.heads
     new_kv = partial(init_kv, sizes, model.num_pages + 1, page_size, model.dtype, heads)
@@ -80,6 +83,12 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
 def _new_view(config: CacheShape, page_size: int, sharding: NamedSharding | None, key: ProgramKey) -> View:
     # Views come and go while streams wait.
     return cast("View", zeros(view_shapes(config, key.rows, key.pages * page_size, sharding)))
+
+
+def _decode_steps(settings: EngineSettings, device: Device) -> int:
+    # On a CPU a step takes tens of milliseconds: nobody waits for the host, and streams would only flow in jerks.
+    auto = 1 if device.is_cpu else 4
+    return auto if settings.decode_steps == "auto" else settings.decode_steps
 
 
 def _chunks(settings: EngineSettings, device: Device) -> tuple[int, int, int, int]:

@@ -24,7 +24,10 @@ _ENTRIES_STEP = 4
 _GATHER = 4
 """How much dearer a page is that has to be gathered."""
 
-Kind = Literal["decode", "view", "fill", "prefill", "sample", "scored", "mask", "edit", "report"]
+Kind = Literal["decode", "view", "decodes", "views", "fill", "prefill", "sample", "scored", "mask", "edit", "report"]
+
+_LOOPS: dict[Kind, Kind] = {"decode": "decodes", "view": "views"}
+_ONCE: dict[Kind, Kind] = {loop: once for once, loop in _LOOPS.items()}
 
 
 @frozen(order=True)
@@ -33,11 +36,12 @@ class ProgramKey:
 
     Args:
         kind: ``decode`` (one token a row), ``view`` (the same, with a view of the cache, which ``fill`` fills),
+            ``decodes`` and ``views`` (the same several times, each time with the token that was drawn before),
             ``prefill`` (a chunk of each prompt), ``scored`` (the same, and the log probability of each of its next
             tokens), or ``sample`` (draws from what the others computed). ``mask`` and ``edit`` change logits before the
             draw, ``report`` adds the best tokens to what was drawn.
         rows: sequences, ``B``.
-        chunk: tokens a row, ``C``; for ``edit``, changed logits a row.
+        chunk: tokens a row, ``C``, also where they are drawn one after the other; for ``edit``, changed logits a row.
         pages: width of the page table, ``W``.
     """
 
@@ -48,14 +52,32 @@ class ProgramKey:
 
     def covers(self, wanted: "ProgramKey") -> bool:
         """A step of shape ``wanted`` can run in this program, padded."""
+        if self.is_loop:
+            # Steps one by one are there anyway, and better than a loop that is too large.
+            return self == wanted
         sizes = self.rows >= wanted.rows and self.chunk >= wanted.chunk and self.pages >= wanted.pages
         # Gathering pages is slow where there are views, but does the same.
         return sizes and (self.kind == wanted.kind or (self.kind, wanted.kind) == ("decode", "view"))
 
     @property
+    def is_loop(self) -> bool:
+        """It decodes several tokens a row."""
+        return self.kind in _ONCE
+
+    @property
+    def once(self) -> "ProgramKey":
+        """The shape of one turn of a loop."""
+        return evolve(self, kind=_ONCE[self.kind], chunk=1) if self.is_loop else self
+
+    @property
+    def reads_view(self) -> bool:
+        """It reads a view of the cache, which has to be filled."""
+        return self.once.kind == "view"
+
+    @property
     def cost(self) -> int:
         """What a step in this program costs, in no unit: products per row, and pages read per row."""
-        return self.rows * (64 * self.chunk + (1 if self.kind == "view" else _GATHER) * self.pages)
+        return self.rows * (64 * self.chunk + (1 if self.reads_view else _GATHER) * self.pages)
 
 
 def best_cover(wanted: ProgramKey, available: Iterable[ProgramKey]) -> ProgramKey | None:
@@ -101,6 +123,7 @@ class Buckets:
         entries: how many logits of a row can be changed, ascending.
         spans: pages that a row of a view has, ascending; the last holds the longest sequence.
         view_pages: most pages of a whole view; 0: there are no views.
+        steps: tokens a row of a loop; 1: there are no loops.
     """
 
     rows: tuple[int, ...] = field()
@@ -109,6 +132,7 @@ class Buckets:
     entries: tuple[int, ...] = (_FIRST_ENTRIES,)
     spans: tuple[int, ...] = ()
     view_pages: int = 0
+    steps: int = 1
 
     @classmethod
     def of(
@@ -119,6 +143,7 @@ class Buckets:
         max_pages: int,
         max_entries: int = _FIRST_ENTRIES,
         view_pages: int = 0,
+        steps: int = 1,
     ) -> "Buckets":
         """Return powers of two up to the limits, and wider steps for the cheap programs that change logits."""
         return cls(
@@ -128,6 +153,7 @@ class Buckets:
             _entries_up_to(max_entries),
             _halved_octaves(min(_FIRST_SPAN, max_pages), max_pages),
             view_pages,
+            steps,
         )
 
     def decode(self, rows: int, pages: int) -> ProgramKey:
@@ -141,6 +167,11 @@ class Buckets:
             if size * span <= self.view_pages:
                 return ProgramKey("view", size, 1, span)
         return ProgramKey("decode", size, 1, _round_up(self.pages, pages))
+
+    def loops(self, keys: Iterable[ProgramKey]) -> list[ProgramKey]:
+        """Return the shapes that do several times what those of these that decode do once."""
+        once = [key for key in keys if key.kind in _LOOPS] if self.steps > 1 else []
+        return [evolve(key, kind=_LOOPS[key.kind], chunk=self.steps) for key in once]
 
     def chunk(self, tokens: int, pages: int, *, rows: int = 1, scored: bool = False) -> ProgramKey:
         """Return the shape for chunks of so many prompts, the longest of which ends in this page."""
@@ -167,6 +198,9 @@ class Buckets:
 
     def wider(self, key: ProgramKey) -> list[ProgramKey]:
         """Return the shapes for the next longer contexts, if there are any: what a growing sequence needs next."""
+        if key.is_loop:
+            once = self.wider(key.once)
+            return [*once, *self.loops(once)]
         if key.kind == "view":
             spans = self.spans[bisect_right(self.spans, key.pages) :][:1]
             return [wider for pages in spans for wider in self.decoding(key.rows, pages)]
@@ -180,7 +214,7 @@ class Buckets:
 
     def before(self, key: ProgramKey) -> list[ProgramKey]:
         """Return what has to be run before this one can be."""
-        return [evolve(key, kind="fill")] if key.kind == "view" else []
+        return [evolve(key.once, kind="fill")] if key.reads_view else []
 
     def at_start(self, chunks: Iterable[int]) -> list[ProgramKey]:
         """Return what is compiled before the first request: short contexts, one stream and some, these chunks."""
@@ -195,8 +229,8 @@ class Buckets:
         widths = self.spans if self.view_pages else self.pages
         keys = [*map(self.sample, sorted({self.group.rows, *self._main_rows})), self.group]
         for pages in sorted({*widths[:: len(widths) // 5 or 1], *self.pages[::2], self.pages[-1]}):
-            keys += [key for rows in self._main_rows for key in self.decoding(rows, pages)]
-            keys += self._prefills(_round_up(self.pages, pages), sizes)
+            decodes = [key for rows in self._main_rows for key in self.decoding(rows, pages)]
+            keys += [*decodes, *self._prefills(_round_up(self.pages, pages), sizes), *self.loops(decodes)]
         # Stands in for whatever is not compiled yet.
         keys.append(ProgramKey("decode", self.rows[-1], 1, self.pages[-1]))
         keys += self._extras(self._main_rows)
@@ -208,7 +242,7 @@ class Buckets:
         widths = sorted({*self.pages, *(self.spans if self.view_pages else ())})
         decodes = [key for pages in widths for rows in self.rows for key in self.decoding(rows, pages)]
         prefills = [key for pages in self.pages for key in self._prefills(pages, self.chunks)]
-        forwards = dict.fromkeys([*prefills, self.group, *decodes])
+        forwards = dict.fromkeys([*prefills, self.group, *decodes, *self.loops(decodes)])
         return [*forwards, *map(self.sample, self.rows), *self._extras(self.rows)]
 
     @property

@@ -10,13 +10,14 @@ from attrs import define, field, frozen
 
 from .attention import View
 from .buckets import ProgramKey
+from .decode_loop import pack_loop
 from .decode_view import DecodeView
 from .device import zeros
 from .model import KV
 from .packing import Row, Rows, pack_steps
 from .weights import Params
 
-__all__ = ["DeviceState", "Forwarded", "Program"]
+__all__ = ["DeviceState", "Forwarded", "Looped", "Program"]
 
 Program = Callable[..., Any]
 
@@ -34,6 +35,19 @@ class Forwarded:
     rows: Rows
     logits: jax.Array
     waited: jax.Array
+
+
+@frozen
+class Looped:
+    """What a loop will return.
+
+    Args:
+        rows: what the first of the draws belong to; ``None``: to nobody.
+        drawn: i32 ``[K, B, 2]``.
+    """
+
+    rows: Rows
+    drawn: jax.Array
 
 
 @define
@@ -93,6 +107,19 @@ class DeviceState:
         packed = pack_steps(key, placed)
         self._kv, view.arrays, logits = program(self._params, self._kv, view.arrays, packed, self.last)
         return Forwarded(placed, logits, logits)
+
+    def loop(self, key: ProgramKey, program: Program, rows: list[Row]) -> Looped:
+        """Dispatch a loop that reads pages."""
+        self._kv, drawn, self.last = program(self._params, self._kv, pack_loop(key, rows), self.last)
+        return Looped(rows, drawn)
+
+    def loop_view(self, key: ProgramKey, program: Program, fill: Program, rows: list[Row]) -> Looped:
+        """Dispatch a loop that reads the view; ``fill`` fills a row of it."""
+        view = self._view_for(key.once)
+        placed = view.arrange(rows, self._kv, fill)
+        packed = pack_loop(key, placed)
+        self._kv, view.arrays, drawn, self.last = program(self._params, self._kv, view.arrays, packed, self.last)
+        return Looped(placed, drawn)
 
     def _view_for(self, key: ProgramKey) -> DecodeView:
         if self._view is None or self._view.key != key:

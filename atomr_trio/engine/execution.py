@@ -10,7 +10,7 @@ from attrs import define, evolve, field
 
 from .buckets import Buckets, ProgramKey
 from .compile_cache import CompileCache
-from .device_state import DeviceState, Forwarded, Program
+from .device_state import DeviceState, Forwarded, Looped, Program
 from .drawing import DrawCall, Drawing, Needs
 from .packing import Row, Rows
 from .readout import Started
@@ -53,9 +53,11 @@ class StepExecutor:
             plan: what to compute.
             scored: the own tokens of such a chunk get log probabilities.
             wait_for_programs: take all of it, even if a program has to be compiled first. Otherwise what lacks its
-                program is left out, and the program is being compiled.
+                program is left out, and the program is being compiled. A loop that is not there yet is not waited
+                for either way: the plan is done once.
         """
-        decodes = [self._decoding(sequence) for sequence in plan.decodes]
+        plan = plan if self._can_loop(plan) else evolve(plan, steps=1)
+        decodes = self._decoding(plan)
         # Nobody waits for the program that computes several: each of them has its own.
         group = self._buckets.group if self._buckets.group in self._programs.compiled else None
         work = Work(plan, decodes, prefills_of(plan.chunks, scored, group, self._page_size))
@@ -75,7 +77,9 @@ class StepExecutor:
         started: list[Started] = []
         places: dict[Sequence, int] = {}
         # Everything is dispatched before anything is waited for.
-        if work.decodes:
+        if work.plan.steps > 1:
+            started.append(self._start_loop(work.decodes, places))
+        elif work.decodes:
             needs = self.drawing.needs(work.decodes)
             forwarded = self._decode(work.decodes, needs)
             started.append(self._draw(forwarded, forwarded.rows, needs, 0, places))
@@ -96,14 +100,44 @@ class StepExecutor:
             return Started([], None, forwarded.waited, scored)
         return evolve(self._draw(forwarded, prefill.drawing, needs, first_place, places), scored=scored)
 
-    def _decoding(self, sequence: Sequence) -> Row:
-        # A token that is being drawn was left on the device by the last step: no other one is unread.
-        source = self._places[sequence] if sequence.pending else -1
-        return Row(sequence, sequence.num_computed, 1, source)
+    def _decoding(self, plan: StepPlan) -> list[Row]:
+        # A token that is being drawn was left on the device by the last step: the next one begins with no other.
+        sources = [self._places[sequence] if sequence.pending else -1 for sequence in plan.decodes]
+        return [Row(s, s.num_computed, plan.steps, source) for s, source in zip(plan.decodes, sources, strict=True)]
+
+    def _can_loop(self, plan: StepPlan) -> bool:
+        """Whether there is nothing to do several times, or the program for it is there; else it is being compiled."""
+        if plan.steps == 1:
+            return True
+        key = self._loop_key(self._decoding(plan))
+        needed = {key, *self._buckets.before(key)}
+        self._programs.prepare([*self._buckets.before(key), key])
+        return needed <= self._programs.compiled
+
+    def _loop_key(self, rows: list[Row]) -> ProgramKey:
+        [key] = self._buckets.loops([self._decode_key(rows)])
+        return key
+
+    def _start_loop(self, rows: list[Row], places: dict[Sequence, int]) -> Started:
+        key = self._loop_key(rows)
+        self._programs.prepare(self._buckets.wider(key))
+        looped = self._loop(key, rows)
+        places |= {row.sequence: index for index, row in enumerate(looped.rows) if row is not None}
+        return Started(looped.rows, looped.drawn, looped.drawn)
+
+    def _loop(self, key: ProgramKey, rows: list[Row]) -> Looped:
+        program = self._programs.require(key)
+        if not key.reads_view:
+            return self.state.loop(key, program, rows)
+        [fill] = self._buckets.before(key)
+        return self.state.loop_view(key, program, self._programs.require(fill), rows)
 
     def _at_hand(self, work: Work) -> Work:
-        decodes_ready = not work.decodes or self._is_at_hand(self._decode_key(work.decodes), work.decodes, draws=True)
+        decodes_ready = not work.decodes or work.plan.steps > 1 or self._decodes_at_hand(work.decodes)
         return work.only(decodes=decodes_ready, prefill=self._prefill_at_hand)
+
+    def _decodes_at_hand(self, rows: list[Row]) -> bool:
+        return self._is_at_hand(self._decode_key(rows), rows, draws=True)
 
     def _prefill_at_hand(self, prefill: Prefill) -> bool:
         return self._is_at_hand(self._prefill_key(prefill), prefill.rows, draws=prefill.completes)

@@ -1,6 +1,6 @@
 """Which sequence has which pages, and what it may read instead of computing. Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from attrs import define, field
 
@@ -36,17 +36,24 @@ class PageLedger:
             sequence.cached_tokens = min(sequence.num_computed, sequence.prompt_len)
         return True
 
-    def lacks(self, sequence: Sequence) -> int:
-        """Return how many pages a sequence needs for its next token."""
-        return pages_for(sequence.length, self.pool.page_size) - len(sequence.pages)
+    def lacks(self, sequence: Sequence, steps: int = 1) -> int:
+        """Return how many more pages a sequence needs to compute its last token, or that and those drawn after it."""
+        return max(0, pages_for(sequence.length + steps - 1, self.pool.page_size) - len(sequence.pages))
 
-    def grow(self, sequence: Sequence) -> bool:
+    def grow(self, sequence: Sequence, steps: int = 1) -> bool:
         """Give a sequence the pages that it lacks, or none."""
-        pages = self.pool.take(self.lacks(sequence))
+        pages = self.pool.take(self.lacks(sequence, steps))
         if pages is None:
             return False
         sequence.pages += pages
         return True
+
+    def grow_all(self, sequences: Iterable[Sequence], steps: int) -> bool:
+        """Give all of these the pages that they lack for so many steps, or nobody any."""
+        growing = list(sequences)
+        if sum(self.lacks(sequence, steps) for sequence in growing) > self.pool.free:
+            return False
+        return all(self.grow(sequence, steps) for sequence in growing)
 
     def waits_for(self, sequence: Sequence, coming: Collection[bytes]) -> bool:
         """Return whether the next page that a sequence would have to compute is one of those."""

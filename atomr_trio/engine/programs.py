@@ -3,7 +3,8 @@
 
 A step is a forward program (cache donated, one row of logits per sequence) and a draw from its logits. They are apart
 because drawing takes as long to compile as the model, and its shape knows neither context nor chunk. What few requests
-ask for (masks, edits, the best tokens) comes in small programs before and after the draw.
+ask for (masks, edits, the best tokens) comes in small programs before and after the draw. Where a loop decodes several
+tokens, both are in it.
 """
 
 import threading
@@ -18,16 +19,17 @@ from jax.sharding import NamedSharding
 
 from .attention import Attend, View, attend_pages, attend_view, fill_row, joined, parted, view_shapes
 from .buckets import ProgramKey
+from .decode_loop import loop_pages, loop_view, loop_width
+from .draws import draw_and_keep, report
 from .edits import edit, edit_width
 from .masks import mask_words, restrict
 from .model import KV
-from .packing import DRAW_WIDTH, step_width, unpack_draws, unpack_steps
-from .sampler import greedy, sample, token_logprobs, top_logprobs
+from .packing import DRAW_WIDTH, step_width, unpack_steps
+from .sampler import token_logprobs
 from .served_model import ServedModel
 from .sharding import ONE_DEVICE, Layout
-from .validation import MAX_TOP_LOGPROBS
 
-__all__ = ["ProgramBuilder", "compute", "compute_view", "draw", "draw_and_keep", "fill", "report"]
+__all__ = ["ProgramBuilder", "compute", "compute_view", "fill"]
 
 
 def compute(
@@ -71,56 +73,6 @@ def compute_view(
 def fill(kv: KV, view: View, packed: jax.Array) -> View:
     """Copy the pages of a sequence into a row of a view; ``packed``: i32 ``[1 + W]``, the row, then its page table."""
     return fill_row(kv, view, packed[0], packed[1:])
-
-
-def draw(raw: jax.Array, packed: jax.Array) -> jax.Array:
-    """Draw a token per row.
-
-    Args:
-        raw: f32 ``[B, V]``, logits.
-        packed: i32 ``[B, DRAW_WIDTH]``.
-
-    Returns:
-        i32 ``[B, 2]``: the token, and the bits of its log probability under the raw logits.
-    """
-    sampling, _, banned = unpack_draws(packed)
-    rows = jnp.arange(raw.shape[0])[:, None]
-    allowed = raw.at[rows, banned].set(-jnp.inf, mode="drop")
-    # Most batches are greedy, and the filters of `sample` read the whole vocabulary several times.
-    ids = jax.lax.cond(
-        jnp.any(sampling.temperature > 0),
-        lambda: sample(allowed, sampling)[0],
-        lambda: greedy(allowed)[0],
-    )
-    bits = jax.lax.bitcast_convert_type(token_logprobs(raw, ids), jnp.int32)
-    return jnp.stack([ids, bits], axis=1)
-
-
-def draw_and_keep(raw: jax.Array, packed: jax.Array, last: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draw as `draw` does, and leave the tokens in ``last``, i32 ``[S]``, for a next step that cannot wait for them."""
-    drawn = draw(raw, packed)
-    return drawn, last.at[unpack_draws(packed).place].set(drawn[:, 0], mode="drop")
-
-
-def report(raw: jax.Array, drawn: jax.Array) -> jax.Array:
-    """Say what the raw logits have to say of drawn tokens.
-
-    Args:
-        raw: f32 ``[B, V]``, logits before masks and edits.
-        drawn: i32 ``[B, 2]``, from `draw` of the masked and edited logits.
-
-    Returns:
-        i32 ``[B, 2 + 2 * n]``, ``n = min(MAX_TOP_LOGPROBS, V)``: as `draw` for the raw logits, then the ``n`` best
-        tokens, then the bits of their log probabilities.
-    """
-    ids = drawn[:, 0]
-    # A row that had nothing to draw from has to be seen, however sound its raw logits are.
-    broken = jnp.isnan(jax.lax.bitcast_convert_type(drawn[:, 1], jnp.float32))
-    logprobs = jnp.where(broken, jnp.nan, token_logprobs(raw, ids))
-    best, scores = top_logprobs(raw, min(MAX_TOP_LOGPROBS, raw.shape[1]))
-    floats = jnp.concatenate([logprobs[:, None], scores], axis=1)
-    bits = jax.lax.bitcast_convert_type(floats, jnp.int32)
-    return jnp.concatenate([ids[:, None], bits[:, :1], best, bits[:, 1:]], axis=1)
 
 
 def _spec(array: Any) -> jax.ShapeDtypeStruct:
@@ -180,6 +132,14 @@ class ProgramBuilder:
                 program = partial(compute_view, self._model, key)
                 jitted = jax.jit(program, donate_argnums=(1, 2), out_shardings=(heads, heads, whole))
                 return jitted.lower(self._params, self._kv, self._view(key), self._packed(key), self._last)
+            case "views":
+                program = partial(loop_view, self._model, key)
+                jitted = jax.jit(program, donate_argnums=(1, 2), out_shardings=(heads, heads, whole, whole))
+                return jitted.lower(self._params, self._kv, self._view(key), self._packed(key), self._last)
+            case "decodes":
+                program = partial(loop_pages, self._model, self._attend, key)
+                jitted = jax.jit(program, donate_argnums=1, out_shardings=(heads, whole, whole))
+                return jitted.lower(self._params, self._kv, self._packed(key), self._last)
             case _:
                 program = partial(compute, self._model, self._attend, key)
                 jitted = jax.jit(program, donate_argnums=1, out_shardings=(heads, whole, whole))
@@ -201,7 +161,7 @@ class ProgramBuilder:
         return self._whole(self._places)
 
     def _packed(self, key: ProgramKey) -> jax.ShapeDtypeStruct:
-        return self._whole(key.rows, step_width(key))
+        return self._whole(key.rows, loop_width(key) if key.is_loop else step_width(key))
 
     def _whole(self, *shape: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=self._layout.whole)

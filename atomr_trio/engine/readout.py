@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from attrs import field, frozen
 
-from .drawing import read_draws
+from .drawing import DrawnToken, read_draws
 from .packing import Ints, Row, Rows
 
 __all__ = ["Drawn", "Started", "collect"]
@@ -18,21 +18,28 @@ class Drawn:
     """What a step computed.
 
     Args:
-        tokens: the token drawn for each sequence of ``plan.drawing``, by request number.
-        logprobs: their log probabilities; NaN where the model's output was not a number, or no token was allowed.
-        top: the most likely tokens in their place, best first, where some row of the step asked for them.
+        draws: what was drawn for each sequence of ``plan.drawing``, in order, by request number. It ends where the
+            model's output was not a number, or no token was allowed.
+        broken: requests of which that is so.
         scores: log probability of tokens ``start + 1 …`` of the sequences whose chunks were scored, by request number.
     """
 
-    tokens: dict[int, int] = field(factory=dict[int, int])
-    logprobs: dict[int, float] = field(factory=dict[int, float])
-    top: dict[int, tuple[tuple[int, float], ...]] = field(factory=dict[int, tuple[tuple[int, float], ...]])
+    draws: dict[int, list[DrawnToken]] = field(factory=dict[int, list[DrawnToken]])
+    broken: set[int] = field(factory=set[int])
     scores: dict[int, list[float]] = field(factory=dict[int, list[float]])
 
     @property
-    def broken(self) -> list[int]:
-        """Requests that got no token: the model's output was not a number, or none was allowed."""
-        return [number for number, logprob in self.logprobs.items() if math.isnan(logprob)]
+    def tokens(self) -> dict[int, list[int]]:
+        """The ids of what was drawn."""
+        return {number: [one.token for one in draws] for number, draws in self.draws.items()}
+
+    def add(self, number: int, drawn: DrawnToken) -> None:
+        """Note what was drawn next for a request."""
+        draws = self.draws.setdefault(number, [])
+        if math.isnan(drawn.logprob):
+            self.broken.add(number)
+        elif number not in self.broken:
+            draws.append(drawn)
 
 
 @frozen
@@ -41,7 +48,8 @@ class Started:
 
     Args:
         rows: whose tokens are drawn; ``None``: nobody's.
-        drawn: for `read_draws`; ``None`` if nothing is drawn.
+        drawn: for `read_draws`, or several of that, ``[K, …]``, one for each token of a row; ``None`` if nothing is
+            drawn.
         waited: an array of the forward program, there when it is done.
         scored: ``waited`` has the scores of this row's tokens.
     """
@@ -70,14 +78,10 @@ def _collect(started: Started, result: Drawn) -> None:
     started.waited.block_until_ready()
     if started.drawn is not None:
         packed: Ints = np.asarray(started.drawn)
-        for row, drawn in zip(started.rows, read_draws(packed, len(started.rows)), strict=True):
-            if row is not None:
-                number = row.sequence.id
-                result.tokens[number], result.logprobs[number], result.top[number] = (
-                    drawn.token,
-                    drawn.logprob,
-                    drawn.top,
-                )
+        for step in packed.reshape(-1, *packed.shape[-2:]):
+            for row, drawn in zip(started.rows, read_draws(step, len(started.rows)), strict=True):
+                if row is not None:
+                    result.add(row.sequence.id, drawn)
     if started.scored is not None:
         scores: npt.NDArray[np.float32] = np.asarray(started.waited)
         result.scores[started.scored.sequence.id] = scores[: started.scored.count].tolist()

@@ -1,7 +1,7 @@
 """What the next step computes. Pure: no device, no clock, no I/O.
 
 A step is every decoding sequence (one token each), a chunk of a prompt, and what else of prompts is short, under a
-token budget.
+token budget. Where nothing but decoding is left to do, a step is several tokens of each sequence.
 
 A step is planned (``schedule``), sent to the device (``send``) and booked (``commit``) or given up (``drop``). The next
 one may be sent before the last one is booked: sequences then go on with tokens that only the device knows.
@@ -10,10 +10,11 @@ one may be sent before the last one is booked: sequences then go on with tokens 
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as SequenceOf
 
 from attrs import define, field, frozen, validators
 
-from atomr_trio.core import Backpressure
+from atomr_trio.core import Backpressure, FinishReason
 
 from .blocks import BlockPool, pages_for
 from .frames import SequenceRequest
@@ -37,6 +38,7 @@ class SchedulerLimits:
             streams is better than several.
         burst: a step takes further prompts that it can finish, as long as all of its prompts have at most so many
             tokens: who arrives together starts together, and the batch fills in few steps.
+        decode_steps: tokens that each sequence gets in one step, while all that there is to do is to decode.
         max_waiting: sequences that may wait.
         watermark: pages that an admission leaves free for those who run, unless nobody runs.
         ageing: how many later arrivals one level of priority is worth. No request is overtaken by more than this times
@@ -49,6 +51,7 @@ class SchedulerLimits:
     chunk_busy: int = field(validator=validators.ge(1))
     short: int = field(default=0, validator=validators.ge(0))
     burst: int = field(default=0, validator=validators.ge(0))
+    decode_steps: int = field(default=1, validator=validators.ge(1))
     max_waiting: int = field(default=1024, validator=validators.ge(1))
     watermark: int = field(default=0, validator=validators.ge(0))
     ageing: int = field(default=64, validator=validators.ge(0))
@@ -56,7 +59,8 @@ class SchedulerLimits:
     @property
     def token_budget(self) -> int:
         """Most tokens of one step."""
-        return self.max_num_seqs - 1 + max(self.chunk, self.chunk_busy, self.burst)
+        mixed = self.max_num_seqs - 1 + max(self.chunk, self.chunk_busy, self.burst)
+        return max(mixed, self.max_num_seqs * self.decode_steps)
 
 
 @define
@@ -144,36 +148,33 @@ class Scheduler:
         # A newcomer would take the very pages that somebody has just given up.
         if self.preemptions == before:
             self._admit(decodes, chunks)
-        return StepPlan(tuple(decodes), tuple(chunks))
+        return StepPlan(tuple(decodes), tuple(chunks), self._steps(decodes))
 
     def send(self, plan: StepPlan) -> SentStep:
         """Note that a plan (or a part of it) is being computed: each of its sequences goes on after it from now on."""
         self._sent += 1
         coming = self._completed_by(plan.chunks)
-        shares = [self._advance(sequence, 1, draws=True) for sequence in plan.decodes]
-        shares += [self._advance(chunk.sequence, chunk.length, draws=chunk.completes) for chunk in plan.chunks]
+        shares = [self._advance(sequence, plan.steps, draws=plan.steps) for sequence in plan.decodes]
+        shares += [self._advance(chunk.sequence, chunk.length, draws=int(chunk.completes)) for chunk in plan.chunks]
         step = SentStep(self._sent, tuple(shares), coming)
         self._on_device.append(step)
         return step
 
-    def commit(self, step: SentStep, drawn: Mapping[int, int]) -> list[Accepted]:
-        """Book the oldest step on the device.
+    def commit(self, step: SentStep, drawn: Mapping[int, SequenceOf[int]]) -> list[Accepted]:
+        """Book the oldest step on the device. What was drawn after the last token of a sequence is thrown away.
 
         Args:
             step: which.
-            drawn: a token for each sequence that draws, bar those who left since, by request number.
+            drawn: by request number the tokens of each sequence that draws, bar those who left since: as many as the
+                step draws, or those up to its last.
 
         Raises:
             ValueError: another step is older, or the step is over.
         """
         self._take_off(step)
-        accepted: list[Accepted] = []
-        for share in step.shares:
-            if share.counts:
-                self._ledger.remember(share.sequence, share.computed)
-                if share.draws:
-                    accepted.append(self._accept(share.sequence, drawn[share.sequence.id]))
-        return accepted
+        counting = [share for share in step.shares if share.counts]
+        booked = [self._book(share, drawn[share.sequence.id] if share.draws else ()) for share in counting]
+        return [accepted for accepted in booked if accepted is not None]
 
     def drop(self, step: SentStep) -> None:
         """Note that the oldest step on the device failed: who had a part in it is requeued, and computed again.
@@ -216,6 +217,16 @@ class Scheduler:
             if victim is sequence:
                 return False
         return True
+
+    def _steps(self, decodes: list[Sequence]) -> int:
+        """How many tokens those who decode get at once: several if nobody is kept waiting, and nothing is in doubt."""
+        steps, longest = self.limits.decode_steps, self.limits.max_model_len
+        going_on = [s for s in self.running if not is_exhausted(s, longest)]
+        # The others have a prompt to compute, or sit this step out, and are not to wait for several.
+        if steps == 1 or not decodes or self.waiting or len(going_on) > len(decodes):
+            return 1
+        can_all = all(s.decodes_alone and not is_exhausted(s, longest, steps - 1) for s in going_on)
+        return steps if can_all and self._ledger.grow_all(decodes, steps) else 1
 
     def _preempt(self, victim: Sequence) -> None:
         self.running.remove(victim)
@@ -268,7 +279,7 @@ class Scheduler:
             page for chunk in chunks for page in self._ledger.completing(chunk.sequence, chunk.start + chunk.length)
         )
 
-    def _advance(self, sequence: Sequence, tokens: int, *, draws: bool) -> Share:
+    def _advance(self, sequence: Sequence, tokens: int, *, draws: int) -> Share:
         sequence.num_computed += tokens
         sequence.pending += draws
         sequence.last_step = self._sent
@@ -280,13 +291,23 @@ class Scheduler:
         self._on_device.popleft()
         self.pool.release_up_to(step.number)
 
-    def _accept(self, sequence: Sequence, token: int) -> Accepted:
-        sequence.pending -= 1
-        sequence.tokens.append(token)
-        reason = finish_reason(sequence, self.limits.max_model_len)
+    def _book(self, share: Share, drawn: SequenceOf[int]) -> Accepted | None:
+        sequence = share.sequence
+        sequence.pending -= share.draws
+        taken, reason = self._extend(sequence, drawn)
+        # What was computed of tokens that are thrown away is nobody's.
+        self._ledger.remember(sequence, min(share.computed, len(sequence.tokens) - 1))
         if reason is not None:
             self._leave(sequence)
-        return Accepted(sequence, token, reason)
+        return Accepted(sequence, taken, reason) if taken else None
+
+    def _extend(self, sequence: Sequence, drawn: SequenceOf[int]) -> tuple[tuple[int, ...], FinishReason | None]:
+        for count, token in enumerate(drawn, 1):
+            sequence.tokens.append(token)
+            reason = finish_reason(sequence, self.limits.max_model_len)
+            if reason is not None:
+                return tuple(drawn[:count]), reason
+        return tuple(drawn), None
 
     def _leave(self, sequence: Sequence, *, forget: bool = False) -> None:
         del self._open[sequence.id]

@@ -1,6 +1,7 @@
 """One sequence inside the engine: what is known of it, what is computed of it, and when it ends."""
 
 import enum
+from collections.abc import Iterable
 
 from attrs import define, field
 
@@ -8,7 +9,7 @@ from atomr_trio.core import FinishReason
 
 from .frames import SequenceRequest
 
-__all__ = ["Sequence", "SequenceState", "finish_reason", "is_exhausted"]
+__all__ = ["Sequence", "SequenceState", "finish_reason", "is_exhausted", "is_over_with"]
 
 
 class SequenceState(enum.Enum):
@@ -92,6 +93,12 @@ class Sequence:
         return self.remaining == 1 and not (self.pending and self.reads_answer)
 
     @property
+    def decodes_alone(self) -> bool:
+        """The device can draw its next tokens one after the other: all of them in the same plain way."""
+        before_min_tokens = self.generated + self.pending < self.request.min_tokens
+        return not (self.reads_answer or self.request.top_logprobs or before_min_tokens)
+
+    @property
     def needs_prompt_computed(self) -> bool:
         """Its prompt is scored: every token of it has to go through the model, cached or not."""
         return self.request.prompt_logprobs and not self.generated
@@ -103,9 +110,10 @@ class Sequence:
         self.life += 1
 
 
-def is_exhausted(sequence: Sequence, max_model_len: int) -> bool:
-    """Return whether the tokens that are being drawn are the last that it can get."""
-    return sequence.generated + sequence.pending >= sequence.request.max_tokens or sequence.length >= max_model_len
+def is_exhausted(sequence: Sequence, max_model_len: int, more: int = 0) -> bool:
+    """Return whether the tokens that are being drawn, and ``more`` after them, are the last that it can get."""
+    answer = sequence.generated + sequence.pending + more
+    return answer >= sequence.request.max_tokens or sequence.length + more >= max_model_len
 
 
 def finish_reason(sequence: Sequence, max_model_len: int) -> FinishReason | None:
@@ -116,6 +124,11 @@ def finish_reason(sequence: Sequence, max_model_len: int) -> FinishReason | None
     if sequence.generated >= request.max_tokens or len(sequence.tokens) >= max_model_len:
         return FinishReason.LENGTH
     return None
+
+
+def is_over_with(sequence: Sequence, tokens: Iterable[int]) -> bool:
+    """Return whether one of these tokens would end the sequence by being what it is."""
+    return any(_is_end(sequence.request, token) for token in tokens)
 
 
 def _is_end(request: SequenceRequest, token: int) -> bool:

@@ -25,6 +25,8 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
         prefill_chunk_busy: the same while other sequences decode: what bounds the gap in their streams.
         attention: ``auto`` is the fastest back-end for the device; ``xla`` the one that works everywhere.
         steps_ahead: steps that are on the device at once: 2 prepares the next one while it computes.
+        decode_steps: tokens that each sequence gets in one program while nothing is to be done but to decode: fewer
+            programs for the host to send, tokens in bursts of so many. ``auto`` is 1 on a CPU and 4 elsewhere.
         max_waiting: requests that may wait for a place; the next one is refused.
         cache_dir: folder of the persistent compilation cache; ``None``: no cache. Its content is trusted code.
         seed: of the random weights of ``dummy``.
@@ -45,6 +47,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     prefill_chunk_busy: int | None = None
     attention: Literal["auto", "xla"] = "auto"
     steps_ahead: Literal[1, 2] = 2
+    decode_steps: Literal["auto"] | int = "auto"
     max_waiting: int = 1024
     cache_dir: str | None = None
     seed: int = 0
@@ -57,6 +60,8 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
             _check_at_least(1, name, getattr(self, name))
         for name in ("max_model_len", "kv_tokens"):
             _check_at_least(2, name, getattr(self, name))
+        if self.decode_steps != "auto":
+            _check_at_least(1, "decode_steps", self.decode_steps)
 
 
 def _check_at_least(least: int, name: str, value: int | None) -> None:

@@ -25,15 +25,23 @@ class Chunk:
 
 @frozen
 class StepPlan:
-    """The work of one step: the last token of each of ``decodes``, and ``chunks``, each of another prompt."""
+    """The work of one step.
+
+    Args:
+        decodes: those whose last token is computed, and the next one drawn.
+        chunks: pieces of prompts, each of another one.
+        steps: how often that is done with ``decodes``, each time with the token that was drawn before; they have the
+            pages for it. More than once only if there are no chunks. Once is always as right, and slower.
+    """
 
     decodes: tuple[Sequence, ...]
     chunks: tuple[Chunk, ...] = ()
+    steps: int = 1
 
     @property
     def tokens(self) -> int:
         """Rows that are computed."""
-        return len(self.decodes) + sum(chunk.length for chunk in self.chunks)
+        return len(self.decodes) * self.steps + sum(chunk.length for chunk in self.chunks)
 
     @property
     def sequences(self) -> tuple[Sequence, ...]:
@@ -42,7 +50,7 @@ class StepPlan:
 
     @property
     def drawing(self) -> tuple[Sequence, ...]:
-        """Those who get a token from this step."""
+        """Those who get tokens from this step."""
         return *self.decodes, *(chunk.sequence for chunk in self.chunks if chunk.completes)
 
 
@@ -54,13 +62,13 @@ class Share:
         sequence: whose.
         life: which of its lives.
         computed: how many of its tokens are computed after the step.
-        draws: the step draws its next token.
+        draws: how many tokens the step draws for it.
     """
 
     sequence: Sequence
     life: int
     computed: int
-    draws: bool
+    draws: int
 
     @property
     def counts(self) -> bool:
@@ -85,8 +93,8 @@ class SentStep:
 
 @frozen
 class Accepted:
-    """A token that was added to a sequence, and why it was the last, if so."""
+    """Tokens that were added to a sequence, and why the last of them was the very last, if so."""
 
     sequence: Sequence
-    token: int
+    tokens: tuple[int, ...]
     finish_reason: FinishReason | None

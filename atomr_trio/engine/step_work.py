@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .blocks import pages_for
 from .buckets import ProgramKey
@@ -60,7 +60,8 @@ class Work:
         """Return a part of it."""
         prefills = [one for one in self.prefills if prefill(one)]
         chunks = tuple(chunk for one in prefills for chunk in one.chunks)
-        return Work(StepPlan(self.plan.decodes if decodes else (), chunks), self.decodes if decodes else [], prefills)
+        plan = evolve(self.plan, decodes=self.plan.decodes if decodes else (), chunks=chunks)
+        return Work(plan, self.decodes if decodes else [], prefills)
 
 
 def prefills_of(

@@ -14,7 +14,7 @@ from .frames import SequenceOutput
 from .prompt_scores import PromptScores
 from .readout import Drawn, Started, collect
 from .scheduler import Accepted, SentStep, StepPlan
-from .sequence import Sequence
+from .sequence import Sequence, is_over_with
 
 __all__ = ["StepResult", "Stepper"]
 
@@ -114,26 +114,30 @@ class Stepper:
         except Exception as error:
             return StepResult(failed=self._recover(flight.plan, error))
         del self._flights[0]
+        tokens = drawn.tokens
         open_ones = [s for s in flight.plan.drawing if self._parts.scheduler.holds(s)]
-        failed = [(s.id, self._fail(s, "it had no token to draw")) for s in open_ones if s.id in drawn.broken]
+        # What becomes of a sequence beyond its end is nobody's concern.
+        broken = [s for s in open_ones if s.id in drawn.broken and not is_over_with(s, tokens[s.id])]
+        failed = [(s.id, self._fail(s, "it had no token to draw")) for s in broken]
         for chunk in flight.plan.chunks:
             if chunk.sequence.id in drawn.scores and self._parts.scheduler.holds(chunk.sequence):
                 self._scores.record(chunk, drawn.scores[chunk.sequence.id])
-        accepted = self._parts.scheduler.commit(flight.sent, drawn.tokens)
+        accepted = self._parts.scheduler.commit(flight.sent, tokens)
         return StepResult(
             outputs=[self._output(one, drawn) for one in accepted], failed=failed, tokens=flight.plan.tokens
         )
 
     def _output(self, accepted: Accepted, drawn: Drawn) -> SequenceOutput:
         request = accepted.sequence.request
+        draws = drawn.draws[request.id][: len(accepted.tokens)]
         return SequenceOutput(
             request.id,
-            [accepted.token],
-            [drawn.logprobs[request.id]] if request.logprobs else None,
+            list(accepted.tokens),
+            [one.logprob for one in draws] if request.logprobs else None,
             accepted.finish_reason,
             accepted.sequence.cached_tokens or 0,
             prompt_logprobs=self._scores.take(request.id),
-            top_logprobs=[list(drawn.top[request.id][: request.top_logprobs])] if request.top_logprobs else None,
+            top_logprobs=[list(one.top[: request.top_logprobs]) for one in draws] if request.top_logprobs else None,
         )
 
     def _recover(self, plan: StepPlan, error: Exception) -> _Failed:

@@ -55,6 +55,8 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         tensor_parallel: devices of this host that the model is dealt to.
         max_model_len: prompt plus answer, in tokens; at most the model's own.
         kv_tokens: size of the KV pool, in tokens.
+        decode_steps: tokens that each stream gets at once while no prompt is to be computed; ``auto`` is what suits the
+            device.
         compile_cache: keep compiled programs on disk, so that the next start is faster.
         load_timeout: seconds without progress after which loading has failed.
         silence_timeout: seconds of silence after which the device process is lost.
@@ -67,6 +69,7 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tensor_parallel: int = 1
     max_model_len: int | None = None
     kv_tokens: int | None = None
+    decode_steps: Literal["auto"] | int = "auto"
     compile_cache: bool = True
     load_timeout: float = 600.0
     silence_timeout: float = 30.0
@@ -359,6 +362,7 @@ def _settings(model: str, config: JaxConfig, deployment: Deployment) -> EngineSe
         max_num_seqs=deployment.serving.max_concurrent,
         max_model_len=config.max_model_len,
         kv_tokens=config.kv_tokens,
+        decode_steps=config.decode_steps,
         cache_dir=str(cache_dir() / "compiled") if config.compile_cache else None,
     )
 

@@ -34,7 +34,7 @@ def scheduler(pages=64, page_size=4, **limits):
 
 def step(sched, token=9):
     plan = sched.schedule()
-    return plan, sched.commit(sched.send(plan), {s.id: token for s in plan.drawing})
+    return plan, sched.commit(sched.send(plan), {s.id: [token] * plan.steps for s in plan.drawing})
 
 
 def ids(sequences):
@@ -70,7 +70,7 @@ class Work:
     known: tuple[int, ...]
     start: int
     end: int
-    draws: bool
+    draws: int
 
     @property
     def key(self):
@@ -84,12 +84,12 @@ class Device:
     page_size: int
     slots: dict[tuple[int, int], int] = field(factory=dict)
     on_it: deque[tuple[SentStep, list[Work]]] = field(factory=deque)
-    results: dict[int, dict[int, int]] = field(factory=dict)
+    results: dict[int, dict[int, list[int]]] = field(factory=dict)
     drawn: dict[tuple[int, int], dict[int, int]] = field(factory=dict)
     computed: dict[tuple[int, int], set[int]] = field(factory=dict)
 
     def send(self, plan, sent):
-        rows = {s.id: (len(s.tokens) + s.pending - 2, 1) for s in plan.decodes}
+        rows = {s.id: (len(s.tokens) + s.pending - 1 - plan.steps, plan.steps) for s in plan.decodes}
         rows |= {chunk.sequence.id: (chunk.start, chunk.length) for chunk in plan.chunks}
         work = []
         for share in sent.shares:
@@ -139,18 +139,20 @@ class Device:
         if tokens is None:  # it goes on after a step that failed: nobody reads what it writes
             return None
         salt = row.sequence.request.salt
+        drawn = []
         for position in range(row.start, row.end):
             self.slots[self._slot(row, position)] = entry(salt, tokens[: position + 1])
+            if position >= row.end - row.draws:
+                drawn.append(next_token(self.slots.get(self._slot(row, earlier)) for earlier in range(position + 1)))
+                self.drawn.setdefault(row.key, {})[position + 1] = drawn[-1]
+                tokens[position + 1 :] = drawn[-1:]
         self.computed.setdefault(row.key, set()).update(range(row.start, row.end))
-        if not row.draws:
-            return None
-        token = next_token(self.slots.get(self._slot(row, position)) for position in range(row.end))
-        self.drawn.setdefault(row.key, {})[row.end] = token
-        return row.sequence.id, token
+        return (row.sequence.id, drawn) if drawn else None
 
     def _tokens(self, row):
+        """The tokens that a row begins with: what is known, and what steps before it drew."""
         tokens = list(row.known)
-        while len(tokens) < row.end:
+        while len(tokens) < row.end + 1 - max(1, row.draws):
             token = self.drawn.get(row.key, {}).get(len(tokens))
             if token is None:
                 return None

@@ -85,6 +85,20 @@ def serve(folder, dtype, count):
     return found
 
 
+def looped(folder):
+    """Tokens that are decoded several at once, and how often the cache of such a program is changed in place."""
+    config = {"model": str(folder / "config.json"), "dtype": "float32", "max_num_seqs": 2}
+    engine = Engine(tiny_settings(str(folder / "programs"), **config, tensor_parallel=2, decode_steps=3))
+    engine.load()
+    loops = [key for key in engine._loaded.executor._buckets.everything() if key.kind == "views"]
+    for key in loops[:2]:
+        engine._loaded.programs.get(key)
+    found = {"answers": answers(engine, 0), "in place": counts(engine, "may-alias|must-alias")}
+    found["kinds"] = sorted({key.kind for key in engine._loaded.programs.compiled})
+    engine.close()
+    return found
+
+
 def refusal(folder, **changes):
     try:
         load_model(tiny_settings(None, **{"model": str(folder / "config.json"), **changes}), lambda *_: None)
@@ -161,6 +175,7 @@ def main(folder):
     cache.clear()
     found["again"] = serve(folder, "float32", 2)
     found["cache"] = [cache["/jax/compilation_cache/cache_hits"], cache["/jax/compilation_cache/cache_misses"]]
+    found["looped"] = looped(folder)
     found["refusals"] = {
         "heads": refusal(folder, tensor_parallel=3),
         "devices": refusal(folder, tensor_parallel=16),

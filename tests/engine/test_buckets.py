@@ -14,11 +14,12 @@ limits = st.fixed_dictionaries(
         "max_pages": st.integers(1, 600),
         "max_entries": st.integers(1, 9000),
         "view_pages": st.just(0) | st.integers(1, 6000),
+        "steps": st.integers(1, 4),
     }
 )
 keys = st.builds(
     ProgramKey,
-    st.sampled_from(["decode", "view", "prefill", "sample", "scored", "mask", "edit", "report"]),
+    st.sampled_from(["decode", "view", "decodes", "views", "prefill", "sample", "scored", "mask", "edit", "report"]),
     st.integers(1, 4),
     st.integers(1, 4),
     st.integers(0, 4),
@@ -47,7 +48,8 @@ def test_every_step_has_a_shape_that_holds_it(limits, data):
     entries = data.draw(st.integers(1, limits["max_entries"]))
     edit = buckets.edit(rows, entries)
     assert edit.chunk >= entries
-    assert {decode, chunk, buckets.sample(rows), edit, *buckets.before(decode)} <= set(buckets.everything())
+    needed = {decode, chunk, buckets.sample(rows), edit, *buckets.before(decode), *buckets.loops([decode])}
+    assert needed <= set(buckets.everything())
     assert (decode.kind == "view") <= (decode.rows * decode.pages <= limits["view_pages"])
 
 
@@ -58,7 +60,8 @@ def test_after_the_ladder_everything_is_covered(limits, data):
     start, ladder = buckets.at_start(chunks), buckets.ladder(chunks)
     available = start + ladder
     assert len(available) == len(set(available))
-    wanted = data.draw(st.sampled_from([key for key in buckets.everything() if key.kind != "fill"]))
+    # A loop that is not there is done step by step.
+    wanted = data.draw(st.sampled_from([key.once for key in buckets.everything() if key.kind != "fill"]))
     found = best_cover(wanted, available)
     assert found is not None
     assert set(buckets.before(found)) <= set(available)
@@ -96,6 +99,34 @@ def test_a_growing_view_becomes_pages_when_it_is_too_large():
     assert widths == [ProgramKey("view", 2, 1, pages) for pages in (8, 12, 16, 24)] + [
         ProgramKey("decode", 2, 1, pages) for pages in (32, 64, 100)
     ]
+
+
+@given(limits=limits, data=st.data())
+def test_a_loop_is_compiled_after_what_it_repeats(limits, data):
+    buckets = Buckets.of(**limits)
+    chunks = (limits["max_chunk"],)
+    keys = [*buckets.at_start(chunks), *buckets.ladder(chunks)]
+    loops = [key for key in keys if key.is_loop]
+    assert bool(loops) == (buckets.steps > 1)
+    assert not any(key.is_loop for key in buckets.at_start(chunks))
+    for loop in loops:
+        assert (loop.chunk, loop.once.chunk) == (buckets.steps, 1)
+        assert buckets.loops([loop.once]) == [loop]
+        assert keys.index(loop) > max(keys.index(key) for key in [*buckets.before(loop), loop.once])
+
+
+def test_a_growing_context_needs_the_wider_loop_and_what_it_repeats():
+    buckets = Buckets.of(max_num_seqs=4, max_chunk=64, max_pages=100, steps=4)
+    decode = buckets.decode(2, 1)
+    [loop] = buckets.loops([decode])
+    assert buckets.wider(loop) == [*buckets.wider(decode), ProgramKey("decodes", 2, 4, 32)]
+
+
+def test_no_loop_stands_in_for_another():
+    loop = ProgramKey("decodes", 2, 4, 32)
+    for other in (ProgramKey("decodes", 2, 4, 16), ProgramKey("views", 2, 4, 32), ProgramKey("decode", 2, 1, 32)):
+        assert not loop.covers(other)
+        assert not other.covers(loop)
 
 
 def test_a_growing_list_of_edits_needs_the_next_longer_one():

@@ -11,10 +11,10 @@ from test_masks import Fixed
 
 from atomr_trio.engine.buckets import Buckets
 from atomr_trio.engine.drawing import DrawCall, Drawing, read_draws
+from atomr_trio.engine.draws import draw, draw_and_keep, report
 from atomr_trio.engine.edits import TokenEdits, edit, needs_edits, pack_edits
 from atomr_trio.engine.masks import mask_words, pack_masks, restrict
 from atomr_trio.engine.packing import pack_draws
-from atomr_trio.engine.programs import draw, draw_and_keep, report
 from atomr_trio.engine.sampler import seed_words
 
 VOCAB, ENTRIES, DRAWS = 50, 64, 1 << 12

@@ -67,7 +67,7 @@ def test_who_shares_a_prompt_of_the_same_step_waits_for_it():
     sched.add(request(1, prompt=range(3, 19)))
     plan = sched.schedule()
     assert ids(plan.sequences) == [0]
-    sched.commit(sched.send(plan), {0: 9})
+    sched.commit(sched.send(plan), {0: [9]})
     assert ids(sched.schedule().sequences) == [0, 1]
 
 
@@ -296,10 +296,10 @@ def test_who_shares_what_is_being_computed_waits_for_it():
     plan = sched.schedule()
     assert (ids(plan.decodes), plan.chunks) == ([0], ())
     second_step = sched.send(plan)
-    sched.commit(first_step, {0: 9})
+    sched.commit(first_step, {0: [9]})
     assert ids(sched.schedule().sequences) == [0, 1]
     assert second.cached_tokens == 12
-    sched.commit(second_step, {0: 9})
+    sched.commit(second_step, {0: [9]})
     assert other.cached_tokens is None
 
 
@@ -315,7 +315,7 @@ def test_the_next_step_is_planned_before_the_tokens_of_the_last_are_known():
     third = sched.send(sched.schedule())
     assert not sched.schedule().sequences, "three tokens are all that it can get"
     for number, sent in enumerate((first, second, third)):
-        (accepted,) = sched.commit(sent, {0: 9 + number})
+        (accepted,) = sched.commit(sent, {0: [9 + number]})
     assert accepted.finish_reason is FinishReason.LENGTH
     assert sequence.tokens[3:] == [9, 10, 11]
 
@@ -326,9 +326,9 @@ def test_pages_are_not_used_again_while_a_step_may_write_them():
     sched.add(request(1, prompt=16, max_tokens=9))
     first = sched.send(sched.schedule())
     second = sched.send(sched.schedule())
-    assert sched.commit(first, {0: EOS})[0].finish_reason is FinishReason.STOP
+    assert sched.commit(first, {0: [EOS]})[0].finish_reason is FinishReason.STOP
     assert (sched.pool.free, sched.pool.fenced) == (0, 4)
-    sched.commit(second, {1: 9})
+    sched.commit(second, {1: [9]})
     assert sched.pool.fenced == 0
 
 
@@ -338,14 +338,14 @@ def test_who_lacks_a_page_that_is_fenced_sits_out_a_step_and_drives_nobody_off()
     sched.add(request(1, prompt=15, max_tokens=9))
     first = sched.send(sched.schedule())
     second = sched.send(sched.schedule())
-    sched.commit(first, {0: 9})
+    sched.commit(first, {0: [9]})
     third = sched.send(sched.schedule())
     sched.abort(0)
-    sched.commit(second, {1: 9})
+    sched.commit(second, {1: [9]})
     assert (sched.pool.free, sched.pool.fenced) == (0, 4)
     plan = sched.schedule()
     assert (plan.sequences, sched.preemptions, ids(sched.running)) == ((), 0, [1])
-    sched.commit(third, {1: 9})
+    sched.commit(third, {1: [9]})
     assert ids(sched.schedule().decodes) == [1]
 
 
@@ -354,7 +354,7 @@ def test_a_failed_step_is_computed_again():
     sequence = sched.add(request(0, prompt=3))
     first, second = (sched.send(sched.schedule()) for _ in range(2))
     sched.drop(first)
-    assert sched.commit(second, {0: 9}) == []
+    assert sched.commit(second, {0: [9]}) == []
     assert sequence.num_computed == 0
     assert step(sched)[1][0].sequence is sequence
 
@@ -366,12 +366,12 @@ def test_steps_are_booked_once_and_in_order():
     for book in (lambda: sched.commit(second, {}), lambda: sched.drop(second)):
         with pytest.raises(ValueError, match="step 2 is not the oldest"):
             book()
-    sched.commit(first, {0: 9})
+    sched.commit(first, {0: [9]})
     with pytest.raises(ValueError, match="step 1 is not the oldest"):
-        sched.commit(first, {0: 9})
+        sched.commit(first, {0: [9]})
     sched.restart_all()
     with pytest.raises(ValueError, match="step 2 is not the oldest"):
-        sched.commit(second, {0: 9})
+        sched.commit(second, {0: [9]})
 
 
 # --- who comes first

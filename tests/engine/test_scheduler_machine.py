@@ -3,6 +3,7 @@ steps on a simulated device at once. Every answer is the one that its request wo
 
 from collections import Counter
 
+from attrs import evolve
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -11,7 +12,7 @@ from scheduler_kit import Device, entry, expected, ids, request, scheduler
 from atomr_trio.core import Backpressure
 from atomr_trio.engine.blocks import pages_for
 from atomr_trio.engine.scheduler import StepPlan
-from atomr_trio.engine.sequence import Sequence, SequenceState
+from atomr_trio.engine.sequence import Sequence, SequenceState, is_exhausted
 
 # What prompts begin with: few, so that many of them share their first pages.
 BEGINNINGS = [[4] * 24, [4, 5] * 12, [4, 4, 4, 4, 6, 7] * 4]
@@ -30,14 +31,16 @@ class Machine(RuleBasedStateMachine):
         chunk_busy=st.integers(1, 9),
         short=st.integers(0, 9),
         burst=st.integers(0, 20),
+        decode_steps=st.integers(1, 5),
+        plain=st.booleans(),
         watermark=st.integers(0, 3),
         ageing=st.integers(0, 4),
     )
-    def begin(self, page_size, max_model_len, spare, depth, **limits):
+    def begin(self, page_size, max_model_len, spare, depth, plain, **limits):
         pages = pages_for(max_model_len, page_size) + spare
         self.sched = scheduler(pages, page_size, max_model_len=max_model_len, max_waiting=6, **limits)
         self.device = Device(page_size)
-        self.depth = depth
+        self.depth, self.plain = depth, plain
         self.sent = []
         self.count = 0
         self.alive: dict[int, Sequence] = {}
@@ -61,10 +64,12 @@ class Machine(RuleBasedStateMachine):
             priority=data.draw(st.integers(-2, 2)),
             salt=data.draw(st.sampled_from(["", "tenant"])),
             prompt_logprobs=data.draw(st.integers(0, 4)) == 0,
+            min_tokens=0 if self.plain else data.draw(st.sampled_from([0, 0, 5])),
         )
         self.count += 1
         try:
-            self.alive[wanted.id] = self.sched.add(wanted)
+            added = self.alive[wanted.id] = self.sched.add(wanted)
+            added.reads_answer = not self.plain and data.draw(st.integers(0, 3)) == 0
         except Backpressure:
             # More only by those who ran and had to give way.
             assert len(self.sched.waiting) >= self.sched.limits.max_waiting
@@ -75,14 +80,16 @@ class Machine(RuleBasedStateMachine):
         assert (gone is not None) == (pick in self.alive)
         self.alive.pop(pick, None)
 
-    @rule(part=st.sampled_from(["all", "all", "all", "decodes", "chunks"]), left_out=st.sets(st.integers(0, 3)))
+    @rule(part=st.sampled_from(["all", "all", "all", "once", "decodes", "chunks"]), left_out=st.sets(st.integers(0, 3)))
     def send(self, part, left_out=frozenset()):
         if len(self.sent) == self.depth:
             return
         plan = self.sched.schedule()
         self.check(plan)
         # What lacks its program is left out, and proposed again.
-        if part == "decodes":
+        if part == "once":
+            plan = evolve(plan, steps=1)
+        elif part == "decodes":
             plan = StepPlan(plan.decodes)
         elif part == "chunks":
             plan = StepPlan((), tuple(c for number, c in enumerate(plan.chunks) if number not in left_out))
@@ -99,10 +106,19 @@ class Machine(RuleBasedStateMachine):
     def commit(self):
         for one in self.sched.commit(self.sent.pop(0), self.device.take()):
             sequence = one.sequence
-            if sequence.generated == len(sequence.request.generated) + 1:
+            assert one.tokens == tuple(sequence.tokens[len(sequence.tokens) - len(one.tokens) :])
+            if sequence.generated == len(sequence.request.generated) + len(one.tokens):
                 self.check_first(sequence)
             if one.finish_reason is not None:
                 self.ended[sequence.id] = self.alive.pop(sequence.id)
+
+    @rule(steps=st.integers(1, 6))
+    def go_on(self, steps):
+        """Until most prompts are computed, and there is nothing to do but to decode."""
+        for _ in range(steps):
+            self.send("all")
+            if len(self.sent) == self.depth:
+                self.commit()
 
     @precondition(lambda self: getattr(self, "sent", None))
     @rule()
@@ -129,10 +145,26 @@ class Machine(RuleBasedStateMachine):
         assert len(set(ids(plan.sequences))) == len(plan.sequences) <= limits.max_num_seqs
         assert set(ids(plan.decodes)) <= set(ids(sched.running))
         assert all(sequence.remaining == 1 for sequence in plan.decodes)
+        assert not any(sequence.reads_answer and sequence.pending for sequence in plan.decodes)
+        self.check_steps(plan)
         self.check_chunks(plan)
         for sequence in plan.sequences:
             assert sequence.state is SequenceState.RUNNING
-            self.check_pages(sequence)
+            self.check_pages(sequence, plan.steps)
+
+    def check_steps(self, plan):
+        sched, limits = self.sched, self.sched.limits
+        longest = limits.max_model_len
+        assert plan.steps in {1, limits.decode_steps}
+        if plan.steps > 1:
+            assert plan.decodes
+            assert not plan.chunks
+            assert not sched.waiting
+            assert not any(sequence.reads_answer for sequence in sched.running if not is_exhausted(sequence, longest))
+            for sequence in plan.decodes:
+                assert sequence.generated + sequence.pending + plan.steps <= sequence.request.max_tokens
+                assert sequence.length + plan.steps <= longest
+                assert sequence.generated + sequence.pending >= sequence.request.min_tokens
 
     def check_chunks(self, plan):
         limits = self.sched.limits
@@ -147,10 +179,10 @@ class Machine(RuleBasedStateMachine):
         if len(plan.chunks) > 1:
             assert sum(chunk.length for chunk in plan.chunks) <= limits.burst
 
-    def check_pages(self, sequence):
+    def check_pages(self, sequence, steps):
         """Every token that the step writes has a page that is its own."""
         size = self.sched.pool.page_size
-        assert len(sequence.pages) * size >= sequence.length
+        assert len(sequence.pages) * size >= sequence.length + steps - 1
         written = sequence.pages[sequence.num_computed // size :]
         assert all(self.sched.pool.holders(page) == 1 for page in written)
         assert not set(written) & self.device.written_by_others(sequence)

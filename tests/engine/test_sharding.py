@@ -63,6 +63,12 @@ def test_prompts_come_from_the_prefix_cache_the_second_time(work, dtype):
     assert len({tuple(tokens) for tokens, _ in one["cold"]}) == 4
 
 
+def test_several_tokens_at_once_are_those_of_single_steps(work):
+    looped, one = work["looped"], work["float32"]["1"]
+    assert [tokens for tokens, _ in looped["answers"]] == [tokens for tokens, _ in one["cold"]]
+    assert looped["in place"]["views"] == looped["in place"]["view"]
+
+
 def share(work, dtype, count, part, name):
     whole, one = work[dtype][str(count)][part][name]
     return [a / b for a, b in zip(whole, one, strict=True)]
