@@ -98,6 +98,14 @@ _TABLE: dict[type[BaseException], _Row] = {
     core.CudaContextPoisoned: evolve(_UNAVAILABLE, text=_LOST),
     core.OutOfMemory: evolve(_UNAVAILABLE, text=_says("the device ran out of memory; try again, or ask for less")),
     core.Unrecoverable: evolve(_UNAVAILABLE, text=_says("this model cannot be served"), retry_after=_never),
+    core.RequestQuarantined: _Row(
+        status=500,
+        type=SERVER,
+        code="request_quarantined",
+        text=str,
+        # Clients try a 500 again by themselves, and this one would cost the others another restart.
+        headers=(("x-should-retry", "false"),),
+    ),
     core.Timeout: _Row(status=504, type=SERVER, code="timeout"),
     # Whatever went wrong between us and the provider, the client's own key is not to blame.
     core.NetworkError: _UPSTREAM,

@@ -36,11 +36,15 @@ CASES = [
     (core.ServerError(500, SECRET), 502, SERVER, "upstream_error", None, None),
     (core.Unauthorized(SECRET), 502, SERVER, "upstream_error", None, None),
     (core.Forbidden(SECRET), 502, SERVER, "upstream_error", None, None),
+    (core.RequestQuarantined(), 500, SERVER, "request_quarantined", None, None),
     (core.Internal(SECRET), 500, SERVER, None, None, None),
     (core.InferenceError(), 500, SERVER, None, None, None),
     (BindError("h", 1, SECRET), 500, SERVER, None, None, None),
     (ValueError(SECRET), 500, SERVER, None, None, None),
 ]
+
+
+FINAL = (core.BudgetExceeded, core.RequestQuarantined)
 
 
 @pytest.mark.parametrize(("error", "status", "kind", "code", "param", "retry"), CASES)
@@ -54,7 +58,7 @@ def test_the_table(error, status, kind, code, param, retry):
     assert int(headers["content-length"]) == len(reply.body)
     assert headers.get("retry-after") == retry
     assert ("retry-after-ms" in headers) == (retry is not None)
-    assert headers.get("x-should-retry") == ("false" if isinstance(error, core.BudgetExceeded) else None)
+    assert headers.get("x-should-retry") == ("false" if isinstance(error, FINAL) else None)
     assert SECRET not in reply.body.decode()
     assert told["message"]
 
