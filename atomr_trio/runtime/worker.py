@@ -72,7 +72,7 @@ class WorkerActor(Actor[WorkerMsg]):
         self._deployment = deployment
         self._runner = runner
         self._engine = engine
-        self.supervisor_strategy = context_strategy(deployment)
+        self.supervisor_strategy: SupervisorStrategy = context_strategy(deployment)
         self._journal = Journal(deployment.max_restarts, deployment.restart_window)
         self._waiting = False
         self._context: ActorRef[Execute] | None = None
