@@ -30,6 +30,7 @@ from .core import OutOfMemory as OutOfMemory
 from .core import PromptCodec as PromptCodec
 from .core import ProviderKind as ProviderKind
 from .core import RateLimited as RateLimited
+from .core import RequestQuarantined as RequestQuarantined
 from .core import Role as Role
 from .core import RuntimeKind as RuntimeKind
 from .core import SamplingParams as SamplingParams

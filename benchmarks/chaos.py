@@ -4,7 +4,7 @@ For each seed, N streams generate greedily on the same prompts, once undisturbed
 killed (SIGKILL) at random moments. Each stream must be complete, with the tokens of the undisturbed run, each once;
 where two tokens are nearly as likely as each other, computing in another batch may choose the other one: a text may
 differ from such a place on, and only there (the margin rule). The table tells how many streams were whole, how long
-each waited from a kill to its next token, and what is left of processes and pages.
+each waited from a kill to its next token, and whether all pages came back.
 
     python benchmarks/chaos.py [--streams 32] [--tokens 128] [--kills 10] [--seeds 1] [--dtype float32] [--json]
 """

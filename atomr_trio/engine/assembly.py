@@ -93,7 +93,7 @@ def _decode_steps(settings: EngineSettings, device: Device) -> int:
 
 def _chunks(settings: EngineSettings, device: Device) -> tuple[int, int, int, int]:
     # A CPU computes 64 rows as efficiently as 256, and sooner; a GPU is not even awake at 64. Beside decoding rows, 16
-    # take a CPU about as long as they do, so that a long prompt at most doubles the gaps in their streams.
+    # take a CPU longer than a few of those rows, but less would compute a prompt for ever: see `benchmarks/stretch.py`.
     # What arrives together is another matter: a batch that fills twice as fast is worth one gap twice as long.
     idle, busy, short, burst = (64, 16, 64, 128) if device.is_cpu else (512, 256, 0, 512)
     chunk = settings.prefill_chunk or idle

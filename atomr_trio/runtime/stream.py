@@ -158,7 +158,9 @@ class TokenStream:
     async def wait_told(self, tokens: int) -> None:
         """Wait until more than so many tokens were told, or the end."""
         while len(self.tokens.token_ids) <= tokens and not self.ended:
-            self._told = trio.Event()
+            # Several may wait: an event that somebody waits for is kept.
+            if self._told.is_set():
+                self._told = trio.Event()
             await self._told.wait()
 
     def lend(self) -> None:

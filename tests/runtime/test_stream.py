@@ -109,3 +109,22 @@ async def test_cancelling_late_still_calls_back():
     stream.cancel("left")
     stream.call_on_cancel(calls.append)
     assert calls == ["left"]
+
+
+async def test_everybody_who_waits_for_more_is_told(autojump_clock):
+    stream, heard = TokenStream("r"), []
+
+    async def wait(name, tokens):
+        await stream.wait_told(tokens)
+        heard.append((name, len(stream.tokens.token_ids)))
+
+    async with trio.open_nursery() as nursery:
+        for name, tokens in (("one", 0), ("another", 0), ("late", 1), ("never", 9)):
+            nursery.start_soon(wait, name, tokens)
+        await trio.sleep(1)
+        stream.push(TokenChunk(token_ids=(5,)))
+        await trio.sleep(1)
+        stream.push(TokenChunk(token_ids=(6,)))
+        await trio.sleep(1)
+        stream.finish()
+    assert sorted(heard) == [("another", 1), ("late", 2), ("never", 2), ("one", 1)]
