@@ -2,9 +2,10 @@
 
 Eight streams generate, in a cluster of this process (so that tokens can be told apart where several come at once). When
 each has got so many tokens, one request with a long prompt arrives and asks for one token. The table compares the time
-between tokens of the eight in the time from its arrival to its first token with the time before: medians and 99th
-percentiles over all tokens of all rounds, where n tokens that come at once took an n-th of the gap each; and the
-longest gap between two chunks that anyone saw.
+between tokens of the eight in the time from its arrival to its first token with the time before: means, medians and
+99th percentiles over all tokens of all rounds, where n tokens that come at once took an n-th of the gap each; and the
+longest gap between two chunks that anyone saw. The mean is what must hold: pieces of the prompt go with some of the
+steps, so that a median would only say which kind of step there is more of.
 
     python benchmarks/stretch.py [--dtype auto] [--streams 8] [--prompt 1500] [--rounds 3] [--json]
 """
@@ -58,6 +59,7 @@ class Window:
     """Milliseconds a token, and between two chunks."""
 
     tokens: int
+    mean_ms: float
     median_ms: float
     p99_ms: float
     longest_ms: float
@@ -65,7 +67,8 @@ class Window:
     @classmethod
     def of(cls, gaps: list[tuple[float, int]]) -> "Window":
         each = [1000 * gap / tokens for gap, tokens in gaps for _ in range(tokens)]
-        return cls(len(each), percentile(each, 50), percentile(each, 99), 1000 * max(gap for gap, _ in gaps))
+        longest = 1000 * max(gap for gap, _ in gaps)
+        return cls(len(each), sum(each) / len(each), percentile(each, 50), percentile(each, 99), longest)
 
 
 async def stream(served: Deployed, prompt: tuple[int, ...], tokens: int, watched: Watched) -> None:
@@ -114,12 +117,13 @@ async def measure(options: argparse.Namespace) -> tuple[str, Window, Window, lis
 
 def show(description: str, before: Window, meanwhile: Window, took: list[float], options: argparse.Namespace) -> None:
     print(f"{description}; {options.rounds} rounds, {options.streams} streams, a prompt of {options.prompt} tokens\n")
-    print(f"{'':>10} {'tokens':>8} {'median ms':>10} {'p99 ms':>8} {'longest gap ms':>15}")
+    print(f"{'':>10} {'tokens':>8} {'mean ms':>8} {'median ms':>10} {'p99 ms':>8} {'longest gap ms':>15}")
     for name, window in (("before", before), ("meanwhile", meanwhile)):
-        numbers = f"{window.median_ms:>10.1f} {window.p99_ms:>8.1f} {window.longest_ms:>15.1f}"
+        numbers = f"{window.mean_ms:>8.1f} {window.median_ms:>10.1f} {window.p99_ms:>8.1f} {window.longest_ms:>15.1f}"
         print(f"{name:>10} {window.tokens:>8} {numbers}")
-    ratios = f"{meanwhile.median_ms / before.median_ms:>9.2f}x {meanwhile.p99_ms / before.p99_ms:>7.2f}x"
-    print(f"{'stretched':>10} {'':>8} {ratios}    (target: median at most {MUST_HOLD:g}x)")
+    names = ("mean_ms", 7), ("median_ms", 9), ("p99_ms", 7)
+    ratios = " ".join(f"{getattr(meanwhile, name) / getattr(before, name):>{width}.2f}x" for name, width in names)
+    print(f"{'stretched':>10} {'':>8} {ratios}    (target: mean at most {MUST_HOLD:g}x)")
     print(f"\nthe prompt was computed in {', '.join(f'{seconds:.2f}' for seconds in took)} s")
 
 
@@ -138,7 +142,7 @@ def main() -> None:
     options = parser.parse_args()
     about = machine()
     description, before, meanwhile, took = trio.run(measure, options)
-    stretched = meanwhile.median_ms / before.median_ms
+    stretched = meanwhile.mean_ms / before.mean_ms
     if options.json:
         values = {"before": asdict(before), "meanwhile": asdict(meanwhile), "prompt_s": took, "stretched": stretched}
         print_json(about, engine=description, holds=stretched <= MUST_HOLD, **values)
@@ -146,7 +150,7 @@ def main() -> None:
         print(f"{about}\n{command_line()}")
         show(description, before, meanwhile, took, options)
     if stretched > MUST_HOLD:
-        sys.exit(f"the time between tokens must stay below {MUST_HOLD:g} times")
+        sys.exit(f"the mean time between tokens must stay below {MUST_HOLD:g} times")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import cast
 from attrs import frozen
 from jax.sharding import NamedSharding
 
-from .attention import View, choose_backend, view_shapes
+from .attention import View, attend_blocked, choose_backend, view_shapes
 from .blocks import BlockPool, pages_for
 from .buckets import Buckets, ProgramKey
 from .compile_cache import CompileCache
@@ -17,12 +17,18 @@ from .drawing import Drawing
 from .execution import StepExecutor
 from .kv_cache import CacheShape, init_kv
 from .loading import LoadedModel
+from .pace import Costs
 from .programs import ProgramBuilder
 from .scheduler import Scheduler, SchedulerLimits
 from .settings import EngineSettings
 from .validation import MAX_BIASED, MAX_END_TOKENS
 
 __all__ = ["Assembly", "assemble"]
+
+
+# Fitted to what `benchmarks/stretch.py` shows with SmolLM2 on two cores, where a row takes about 1.7 ms. A larger model
+# takes longer for all of it.
+_CPU_COSTS = Costs(program=12, positions=1500, share=0.8)
 
 
 @frozen
@@ -41,6 +47,7 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
     Args:
         on_progress: called with (programs compiled, programs in all).
     """
+    attend = choose_backend(settings.attention, model.device.platform, model.device.capability)
     chunk, chunk_busy, short, burst = _chunks(settings, model.device)
     chunks = chunk, chunk_busy
     steps = _decode_steps(settings, model.device)
@@ -49,6 +56,7 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         max_model_len=model.max_model_len,
         chunk=chunk,
         chunk_busy=chunk_busy,
+        pace=_CPU_COSTS if model.device.is_cpu else None,
         short=short,
         burst=burst,
         decode_steps=steps,
@@ -63,12 +71,12 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         # A view holds what the pages hold, and may be as large as they are.
         view_pages=model.num_pages if model.device.is_cpu else 0,
         steps=steps,
+        one_width=attend is attend_blocked,
     )
     sizes, page_size, heads = model.served.sizes, settings.page_size, model.layout.heads
     new_kv = partial(init_kv, sizes, model.num_pages + 1, page_size, model.dtype, heads)
     # One for each row that decodes, and one for each prompt that is computed beside them.
     places = 2 * settings.max_num_seqs
-    attend = choose_backend(settings.attention, model.device.platform, model.device.capability)
     programs = CompileCache(
         ProgramBuilder(model.served, model.params, shapes_of(new_kv, heads), places, attend, model.layout)
     )

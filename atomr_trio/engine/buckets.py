@@ -144,12 +144,16 @@ class Buckets:
         max_entries: int = _FIRST_ENTRIES,
         view_pages: int = 0,
         steps: int = 1,
+        one_width: bool = False,
     ) -> "Buckets":
-        """Return powers of two up to the limits, and wider steps for the cheap programs that change logits."""
+        """Return powers of two up to the limits, and wider steps for the cheap programs that change logits.
+
+        With ``one_width`` all page tables are as wide as can be: for attention that takes no longer for it.
+        """
         return cls(
             powers_of_two(1, max_num_seqs),
             powers_of_two(min(16, max_chunk), max_chunk),
-            powers_of_two(min(_FIRST_PAGES, max_pages), max_pages),
+            (max_pages,) if one_width else powers_of_two(min(_FIRST_PAGES, max_pages), max_pages),
             _entries_up_to(max_entries),
             _halved_octaves(min(_FIRST_SPAN, max_pages), max_pages),
             view_pages,

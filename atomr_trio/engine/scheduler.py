@@ -18,6 +18,7 @@ from atomr_trio.core import Backpressure, FinishReason
 
 from .blocks import BlockPool, pages_for
 from .frames import SequenceRequest
+from .pace import Costs, Pace
 from .page_ledger import PageLedger
 from .sequence import Sequence, SequenceState, finish_reason, is_exhausted
 from .step_plan import Accepted, Chunk, SentStep, Share, StepPlan
@@ -34,6 +35,7 @@ class SchedulerLimits:
         max_model_len: longest sequence, prompt and answer.
         chunk: most prompt tokens in a step.
         chunk_busy: the same while sequences decode, so that a long prompt does not stall their streams.
+        pace: what steps cost, where long prompts wait for those who decode; ``None``: a piece goes with each step.
         short: a prompt that lacks at most so many tokens is computed at once, busy or not: one longer gap in the
             streams is better than several.
         burst: a step takes further prompts that it can finish, as long as all of its prompts have at most so many
@@ -49,6 +51,7 @@ class SchedulerLimits:
     max_model_len: int = field(validator=validators.ge(2))
     chunk: int = field(validator=validators.ge(1))
     chunk_busy: int = field(validator=validators.ge(1))
+    pace: Costs | None = None
     short: int = field(default=0, validator=validators.ge(0))
     burst: int = field(default=0, validator=validators.ge(0))
     decode_steps: int = field(default=1, validator=validators.ge(1))
@@ -78,6 +81,7 @@ class Scheduler:
     running: list[Sequence] = field(init=False, factory=list[Sequence])
     preemptions: int = field(init=False, default=0)
     _ledger: PageLedger = field(init=False)
+    _pace: Pace = field(init=False)
     _open: dict[int, Sequence] = field(init=False, factory=dict[int, Sequence])
     _arrivals: int = field(init=False, default=0)
     _max_running: int = field(init=False)
@@ -87,6 +91,7 @@ class Scheduler:
     def __attrs_post_init__(self) -> None:
         self._max_running = self.limits.max_num_seqs
         self._ledger = PageLedger(self.pool)
+        self._pace = Pace(self.limits.pace)
         if pages_for(self.limits.max_model_len, self.pool.page_size) > self.pool.num_pages:
             raise ValueError("the pool is too small for one sequence of max_model_len")
 
@@ -153,6 +158,7 @@ class Scheduler:
     def send(self, plan: StepPlan) -> SentStep:
         """Note that a plan (or a part of it) is being computed: each of its sequences goes on after it from now on."""
         self._sent += 1
+        self._pace.note(len(plan.decodes), [chunk for chunk in plan.chunks if self._is_long(chunk.sequence)])
         coming = self._completed_by(plan.chunks)
         shares = [self._advance(sequence, plan.steps, draws=plan.steps) for sequence in plan.decodes]
         shares += [self._advance(chunk.sequence, chunk.length, draws=int(chunk.completes)) for chunk in plan.chunks]
@@ -254,6 +260,8 @@ class Scheduler:
 
     def _include(self, sequence: Sequence, chunks: list[Chunk], *, busy: bool) -> bool:
         """Add a piece of a prompt to a step, if it is the first one, or the last of its prompt and there is room."""
+        if busy and self._is_long(sequence) and not self._pace.allows:
+            return False
         chunk = self._chunk_of(sequence, busy=busy)
         fits = not chunks or (chunk.completes and _tokens(chunks) + chunk.length <= self.limits.burst)
         if fits:
@@ -271,8 +279,11 @@ class Scheduler:
 
     def _chunk_of(self, sequence: Sequence, *, busy: bool) -> Chunk:
         limits = self.limits
-        most = limits.chunk_busy if busy and sequence.remaining > limits.short else limits.chunk
+        most = limits.chunk_busy if busy and self._is_long(sequence) else limits.chunk
         return Chunk(sequence, sequence.num_computed, min(sequence.remaining, most))
+
+    def _is_long(self, sequence: Sequence) -> bool:
+        return sequence.remaining > self.limits.short
 
     def _completed_by(self, chunks: Iterable[Chunk]) -> frozenset[bytes]:
         return frozenset(

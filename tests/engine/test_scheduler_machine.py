@@ -11,11 +11,15 @@ from scheduler_kit import Device, entry, expected, ids, request, scheduler
 
 from atomr_trio.core import Backpressure
 from atomr_trio.engine.blocks import pages_for
+from atomr_trio.engine.pace import Costs
 from atomr_trio.engine.scheduler import StepPlan
 from atomr_trio.engine.sequence import Sequence, SequenceState, is_exhausted
 
 # What prompts begin with: few, so that many of them share their first pages.
 BEGINNINGS = [[4] * 24, [4, 5] * 12, [4, 4, 4, 4, 6, 7] * 4]
+
+
+paces = st.builds(Costs, program=st.floats(0, 20), positions=st.floats(1, 50), share=st.floats(0.1, 2))
 
 
 class Machine(RuleBasedStateMachine):
@@ -29,6 +33,8 @@ class Machine(RuleBasedStateMachine):
         max_num_seqs=st.integers(1, 5),
         chunk=st.integers(1, 9),
         chunk_busy=st.integers(1, 9),
+        pace=st.none()
+        | st.builds(Costs, program=st.floats(0, 20), positions=st.floats(1, 50), share=st.floats(0.1, 2)),
         short=st.integers(0, 9),
         burst=st.integers(0, 20),
         decode_steps=st.integers(1, 5),

@@ -1,5 +1,6 @@
 """Attention over cached keys and values: one interface, several back-ends."""
 
+from .blocked import attend_blocked as attend_blocked
 from .choice import choose_backend as choose_backend
 from .pages import attend_pages as attend_pages
 from .spec import Attend as Attend

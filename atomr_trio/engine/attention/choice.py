@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from .blocked import attend_blocked
 from .pages import attend_pages
 from .spec import Attend
 
@@ -18,6 +19,8 @@ def choose_backend(asked: AttentionChoice, platform: str, capability: tuple[int,
         platform: jax's name for the kind of device.
         capability: of a CUDA GPU, as (major, minor); ``None`` for other devices.
     """
+    if asked == "auto" and platform == "cpu":
+        return attend_blocked
     if asked == "xla" or platform != "gpu" or capability is None:
         return attend_pages
     from .gpu import GpuAttention

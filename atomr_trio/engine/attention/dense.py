@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from .spec import AttentionSpec
 
-__all__ = ["dense", "visible"]
+__all__ = ["batched", "dense", "visible"]
 
 # With fewer query rows than this, XLA:CPU multiplies much faster if the keys are on the left.
 _FEW_ROWS = 16
@@ -36,28 +36,28 @@ def dense(spec: AttentionSpec, q: jax.Array, k: jax.Array, v: jax.Array, positio
         scores = spec.soft_cap * jnp.tanh(scores / spec.soft_cap)
     # Every row sees its own position, and padding position 0, so no row is masked as a whole: that would make NaN,
     # which padding would store in the garbage page, where a probability of 0 does not stop it.
-    scores = jnp.where(visible(spec, positions, time)[:, None, None], scores, -jnp.inf)
+    scores = jnp.where(visible(spec, positions, jnp.arange(time))[:, None, None], scores, -jnp.inf)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    mixed = _batched(weights.reshape(batch, kv_heads, -1, time), v, 3, 2).reshape(batch, kv_heads, -1, chunk, dim)
+    mixed = batched(weights.reshape(batch, kv_heads, -1, time), v, 3, 2).reshape(batch, kv_heads, -1, chunk, dim)
     normed = mixed / jnp.sum(weights, axis=-1, keepdims=True)
     return normed.transpose(0, 3, 1, 2, 4).reshape(batch, chunk, heads * dim)
 
 
-def visible(spec: AttentionSpec, positions: jax.Array, time: int) -> jax.Array:
-    """Say which of ``time`` keys queries at ``positions [B, C]`` see: bool ``[B, C, time]``."""
-    seen = jnp.arange(time) <= positions[:, :, None]
+def visible(spec: AttentionSpec, positions: jax.Array, keys: jax.Array) -> jax.Array:
+    """Say which of the keys at positions ``keys [T]`` queries at ``positions [B, C]`` see: bool ``[B, C, T]``."""
+    seen = keys <= positions[:, :, None]
     if spec.window:
-        seen &= jnp.arange(time) > positions[:, :, None] - spec.window
+        seen &= keys > positions[:, :, None] - spec.window
     return seen
 
 
 def _scores(rows: jax.Array, k: jax.Array) -> jax.Array:
     if rows.shape[2] < _FEW_ROWS:
-        return _batched(k, rows.astype(k.dtype), 3, 3).swapaxes(2, 3)
-    return _batched(rows, k, 3, 3)
+        return batched(k, rows.astype(k.dtype), 3, 3).swapaxes(2, 3)
+    return batched(rows, k, 3, 3)
 
 
-def _batched(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
+def batched(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
     """Contract two axes over the two batch axes, to float32."""
     dimensions = (((a_axis,), (b_axis,)), ((0, 1), (0, 1)))
     precision = jax.lax.Precision.HIGHEST if b.dtype == jnp.float32 else None

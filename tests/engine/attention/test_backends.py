@@ -1,5 +1,7 @@
 """Every back-end attends as the reference does, to what the cache holds after the new tokens are in."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atomr_trio.engine.attention import AttentionSpec, attend_pages, attend_view, choose_backend, fill_row
+from atomr_trio.engine.attention import (
+    AttentionSpec,
+    attend_blocked,
+    attend_pages,
+    attend_view,
+    choose_backend,
+    fill_row,
+)
 from atomr_trio.engine.attention.gpu import GpuAttention
 from atomr_trio.engine.attention.reference import attend
 from atomr_trio.engine.kv_cache import find_slots
@@ -52,8 +61,15 @@ specs = st.builds(
 
 @pytest.mark.parametrize(
     ("backend", "dtype", "tolerance"),
-    [(attend_pages, "float32", 1e-5), (GPU, "bfloat16", 0.03)],
-    ids=["pages", "gpu"],
+    [
+        (attend_pages, "float32", 1e-5),
+        # Blocks of one page, of two (the table is no multiple of it), and of more than there are.
+        (partial(attend_blocked, block=PAGE), "float32", 1e-5),
+        (partial(attend_blocked, block=2 * PAGE + 1), "float32", 1e-5),
+        (attend_blocked, "float32", 1e-5),
+        (GPU, "bfloat16", 0.03),
+    ],
+    ids=["pages", "blocks", "double-blocks", "block", "gpu"],
 )
 @settings(max_examples=8)
 @given(seed=st.integers(0, 999), rows=st.integers(1, 3), chunk=st.sampled_from([1, 1, 4, 9]), spec=specs)
@@ -92,8 +108,21 @@ def test_a_view_equals_its_pages(seed, rows, data, spec):
     np.testing.assert_array_equal(after[3], values)
 
 
+@settings(max_examples=8)
+@given(seed=st.integers(0, 999), padding=st.integers(1, 8), spec=specs)
+def test_padding_of_a_chunk_neither_counts_nor_makes_nan(seed, padding, spec):
+    """What it computes goes to the garbage page in the next layer, where a NaN would stay."""
+    cache, tables, positions, q, k, v = case(seed, 1, 9, "float32")
+    slots = find_slots([cache], positions.at[:, 9 - padding :].set(-1), tables)
+    got, _ = attend_blocked(spec, cache, q, k, v, slots, block=PAGE)
+    wanted, _ = attend_pages(spec, cache, q, k, v, slots)
+    np.testing.assert_allclose(got[:, : 9 - padding], wanted[:, : 9 - padding], atol=1e-5)
+    assert np.isfinite(got).all()
+
+
 def test_only_a_cuda_gpu_gets_its_back_end():
-    assert choose_backend("auto", "cpu", None) is attend_pages
+    assert choose_backend("auto", "cpu", None) is attend_blocked
+    assert choose_backend("xla", "cpu", None) is attend_pages
     assert choose_backend("xla", "gpu", (9, 0)) is attend_pages
     assert choose_backend("auto", "gpu", None) is attend_pages
     assert choose_backend("auto", "gpu", (9, 0)) == GpuAttention((9, 0))

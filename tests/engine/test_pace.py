@@ -1,0 +1,46 @@
+"""Long prompts take no more of the time than their share, and get it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scheduler_kit import request, scheduler, step
+
+from atomr_trio.engine.pace import Costs
+
+costs = st.builds(Costs, program=st.floats(0, 20), positions=st.floats(20, 500), share=st.floats(0.5, 3))
+
+
+@given(costs=costs, decoding=st.integers(1, 3), length=st.integers(8, 60))
+def test_pieces_take_their_share_of_the_time_of_those_who_decode(costs, decoding, length):
+    sched = scheduler(pages=4000, max_model_len=9000, chunk=8, chunk_busy=3, short=4, pace=costs)
+    for number in range(decoding):
+        sched.add(request(number, prompt=1, max_tokens=8000))
+    step(sched)
+    sched.add(request(9, prompt=length))
+    assert len(sched.schedule().chunks) == 1
+    spent, owed, computed = 0.0, 0.0, 0
+    # What is short enough at last waits for nobody.
+    while length - computed > 4:
+        plan, _ = step(sched)
+        assert len(plan.decodes) == decoding
+        assert bool(plan.chunks) == (spent <= owed + 1e-6)
+        owed += costs.share * costs.decoding(decoding)
+        for chunk in plan.chunks:
+            assert (chunk.start, chunk.length) == (computed, 3)
+            spent += costs.piece(chunk)
+            computed += chunk.length
+        # Time that no prompt wanted is not kept for the next one.
+        owed = min(owed, spent)
+    assert step(sched)[0].chunks[0].length == length - computed
+
+
+def test_nobody_waits_where_nobody_decodes():
+    sched = scheduler(pages=40, max_model_len=100, chunk=8, pace=Costs(program=1000, positions=1, share=0.001))
+    sched.add(request(0, prompt=40))
+    assert [[chunk.length for chunk in step(sched)[0].chunks] for _ in range(5)] == [[8]] * 5
+
+
+@pytest.mark.parametrize("name", ["positions", "share"])
+def test_costs_are_numbers_that_can_be_divided_by(name):
+    with pytest.raises(ValueError, match=name):
+        Costs(**{"program": 1, "positions": 1, "share": 1, name: 0})
