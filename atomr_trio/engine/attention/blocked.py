@@ -68,7 +68,7 @@ def attend_blocked(
     count = rows.shape[:3]
     # Lower than any score, and finite: a block of which a row sees nothing leaves the row as it is.
     nothing = _Running(jnp.full(count, _LEAST), jnp.zeros(count), jnp.zeros((*count, dim)))
-    running = jax.lax.fori_loop(first, last, attend_to, nothing)
+    running: _Running = jax.lax.fori_loop(first, last, attend_to, nothing)
     # Padding may have seen nothing. It must not make NaN: see `dense`.
     normed = (running.mixed / jnp.maximum(running.total, _SMALL)[..., None]).reshape(batch, kv_heads, -1, chunk, dim)
     return normed.transpose(0, 3, 1, 2, 4).reshape(batch, chunk, heads * dim), (keys, values)
