@@ -65,6 +65,7 @@ async def deployed(
 ) -> AsyncGenerator[Deployed]:
     """Serve a catalogue name or a path; with ``load_format="dummy"``, the shape of a `config.json`."""
     path = str(ensure_model(default_catalog(), model))
+    runtime_config.setdefault("spare", "none")
     config = {name: value for name, value in runtime_config.items() if value is not None}
     deployment = Deployment(
         name=NAME, model=path, runtime="jax", runtime_config=config, serving=serving, max_restarts=max_restarts

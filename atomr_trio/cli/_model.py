@@ -34,6 +34,7 @@ class ModelOptions:
     max_model_len: int | None
     max_concurrent: int
     kv_tokens: int | None
+    spare: str = "none"
 
     def deployment(self) -> Deployment:
         """Return the deployment they describe."""
@@ -64,6 +65,7 @@ class ModelOptions:
             "tensor_parallel": self.tensor_parallel,
             "max_model_len": self.max_model_len,
             "kv_tokens": self.kv_tokens,
+            "spare": self.spare,
         }
         return {key: value for key, value in config.items() if value is not None}
 

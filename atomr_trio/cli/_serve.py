@@ -36,6 +36,13 @@ __all__ = ["serve"]
     show_default=True,
     help="Seconds that requests in flight get to finish after SIGINT or SIGTERM; a second signal ends them at once.",
 )
+@click.option(
+    "--spare",
+    type=click.Choice(["auto", "none", "imported", "loaded"]),
+    default="auto",
+    show_default=True,
+    help="How far a second process goes ahead for the case that the first one dies; auto: loaded, on a GPU imported.",
+)
 @click.option("--access-log/--no-access-log", default=True, help="One JSON line per request on standard error.")
 def serve(host: str, port: int, grace: float, access_log: bool, **options: Any) -> None:
     """Serve MODEL with the OpenAI API.

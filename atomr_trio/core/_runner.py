@@ -73,6 +73,14 @@ class ModelRunner(ABC):
         """
 
     @asynccontextmanager
+    async def lifetime(self) -> AsyncGenerator[None]:
+        """Hold open what outlives sessions: entered once for a replica, and left when it stops.
+
+        An exception out of it ends the replica.
+        """
+        yield
+
+    @asynccontextmanager
     async def session(self) -> AsyncGenerator[None]:
         """Hold open what requests need (a process, a client): entered in each incarnation of the context.
 

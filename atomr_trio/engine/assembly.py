@@ -33,16 +33,22 @@ _CPU_COSTS = Costs(program=12, positions=1500, share=0.8)
 
 @frozen
 class Assembly:
-    """The parts that exist once a model is loaded."""
+    """The parts that exist once a model is loaded. ``later``: the programs that are compiled in quiet moments."""
 
     model: LoadedModel
     scheduler: Scheduler
     executor: StepExecutor
     programs: CompileCache
+    later: list[ProgramKey]
+
+    def activate(self) -> None:
+        """Allocate the cache, and begin to compile what the first requests do not need."""
+        self.executor.state.allocate()
+        self.programs.prepare_when_quiet(self.later)
 
 
 def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable[[int, int], None]) -> Assembly:
-    """Make the parts and compile what the first requests need; the rest follows in the background.
+    """Make the parts and compile what the first requests need; `Assembly.activate` does the rest.
 
     Args:
         on_progress: called with (programs compiled, programs in all).
@@ -84,8 +90,8 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
     state = DeviceState(model.params, new_kv, partial(_new_view, sizes, page_size, heads), places)
     drawing = Drawing(model.served.sizes.vocab_size, buckets)
     executor = StepExecutor(state, programs, buckets, settings.page_size, drawing)
-    programs.prepare_when_quiet(buckets.ladder(chunks))
-    return Assembly(model, Scheduler(limits, BlockPool(model.num_pages, settings.page_size)), executor, programs)
+    scheduler = Scheduler(limits, BlockPool(model.num_pages, settings.page_size))
+    return Assembly(model, scheduler, executor, programs, buckets.ladder(chunks))
 
 
 def _new_view(config: CacheShape, page_size: int, sharding: NamedSharding | None, key: ProgramKey) -> View:

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from .buckets import ProgramKey, best_cover
 
-__all__ = ["CompileCache"]
+__all__ = ["CompileCache", "be_nice"]
 
 Program = Callable[..., Any]
 
@@ -20,7 +20,8 @@ _THREADS_AT_START = 2
 _NICE = 19
 
 
-def _be_nice() -> None:
+def be_nice() -> None:
+    """Let everybody else go first, from now on: this thread and those that it starts."""
     # Only Linux has a priority per thread; elsewhere this would slow the whole process down.
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
@@ -48,8 +49,8 @@ class CompileCache:
 
     def __attrs_post_init__(self) -> None:
         # One thread for each, and polite ones: on a small machine the steps need the cores.
-        self._wanted_soon = ThreadPoolExecutor(1, "compile", initializer=_be_nice)
-        self._wanted_later = ThreadPoolExecutor(1, "compile-idle", initializer=_be_nice)
+        self._wanted_soon = ThreadPoolExecutor(1, "compile", initializer=be_nice)
+        self._wanted_later = ThreadPoolExecutor(1, "compile-idle", initializer=be_nice)
         self._wanted_now = ThreadPoolExecutor(2, "compile-now")
         self._quiet.set()
 

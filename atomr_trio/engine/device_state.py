@@ -56,7 +56,7 @@ class DeviceState:
 
     Args:
         params: the weights.
-        new_kv: allocates the cache.
+        new_kv: allocates the cache, when it is first needed.
         new_view: allocates a view for programs of this shape.
         places: how many tokens the device keeps for the next step.
     """
@@ -65,13 +65,16 @@ class DeviceState:
     _new_kv: Callable[[], KV]
     _new_view: Callable[[ProgramKey], View]
     _places: int
-    _kv: KV = field(init=False)
+    _kv: KV = field(init=False, factory=lambda: KV())
     _view: DecodeView | None = field(init=False, default=None)
     last: Any = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._kv = self._new_kv()
         self.forget()
+
+    def allocate(self) -> None:
+        """Allocate the cache, if that was not done before."""
+        self._kv = self._kv or self._new_kv()
 
     @property
     def lost(self) -> bool:

@@ -1,6 +1,7 @@
 """The engine: requests in, one step at a time, tokens out. Blocking, needs no loop and no second process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 
@@ -30,6 +31,16 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
     pass
 
 
+@contextmanager
+def _out_of_memory(message: str) -> Generator[None]:
+    try:
+        yield
+    except Exception as error:
+        if classify_device_error(error) is DeviceFault.OUT_OF_MEMORY:
+            raise OutOfMemory(message) from error
+        raise
+
+
 @define
 class Engine:
     """Generates for many sequences at once.
@@ -44,11 +55,13 @@ class Engine:
     _scores: PromptScores = field(init=False, factory=PromptScores)
     _ended: list[SequenceOutput] = field(init=False, factory=list[SequenceOutput])
 
-    def load(self, on_progress: OnProgress = _silent) -> Ready:
+    def load(self, on_progress: OnProgress = _silent, *, standby: bool = False) -> Ready:
         """Load the model and compile what the first requests need.
 
         Args:
             on_progress: called with the stage (``weights``, ``compile``), units done and units in all.
+            standby: `activate` will be called later: until then there is no cache, and nothing is compiled in the
+                background. How much memory is free now does not count.
 
         Raises:
             ModelLoadError: the model cannot be served.
@@ -57,16 +70,23 @@ class Engine:
         started = perf_counter()
         if self.settings.cache_dir is not None:
             use_compilation_cache(self.settings.cache_dir)
-        model = load_model(self.settings, partial(on_progress, "weights"))
+        model = load_model(self.settings, partial(on_progress, "weights"), alone=not standby)
         loaded = perf_counter()
-        try:
+        with _out_of_memory("the model does not fit into the device's memory"):
             self._loaded = assemble(self.settings, model, partial(on_progress, "compile"))
             self._stepper = Stepper(self._loaded, self.settings.steps_ahead, self._scores)
-        except Exception as error:
-            if classify_device_error(error) is DeviceFault.OUT_OF_MEMORY:
-                raise OutOfMemory("the model does not fit into the device's memory") from error
-            raise
+        if not standby:
+            self.activate()
         return self._describe(loaded - started, perf_counter() - loaded)
+
+    def activate(self) -> None:
+        """Do what `load` left out.
+
+        Raises:
+            OutOfMemory: there is no room for the cache.
+        """
+        with _out_of_memory("the cache does not fit into the device's memory"):
+            self._state.activate()
 
     def compile_everything(self, on_progress: OnProgress = _silent) -> None:
         """Compile all shapes now, so that no later step waits for one; prompt log probabilities excepted."""

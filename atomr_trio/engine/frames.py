@@ -17,6 +17,7 @@ from .settings import EngineSettings
 __all__ = [
     "MAX_FRAME_BYTES",
     "Abort",
+    "Activate",
     "Add",
     "ChildFrame",
     "Configure",
@@ -35,6 +36,7 @@ __all__ = [
     "SequenceOutput",
     "SequenceRequest",
     "Shutdown",
+    "Standby",
     "Step",
     "child_frame_decoder",
     "encode",
@@ -46,6 +48,9 @@ MAX_FRAME_BYTES = 32 * 1024 * 1024
 
 FatalKind = Literal["ContextPoisoned", "OutOfMemory", "Unrecoverable"]
 """How the supervisor of the device process tells one end from another: restart, resume, or stop."""
+
+Standby = Literal["none", "imported", "loaded"]
+"""How far a process goes before it waits for ``Activate``: not at all, without touching the device, or all the way."""
 
 _LENGTH = struct.Struct("<I")
 
@@ -142,10 +147,21 @@ class SequenceOutput(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Configure(Frame, frozen=True, array_like=True, tag=True):
-    """The first frame: what to load and how to run it. ``heartbeat_s`` is the seconds between heartbeats."""
+    """The first frame: what to load and how to run it.
+
+    Args:
+        settings: of the engine.
+        heartbeat_s: seconds between heartbeats.
+        standby: say nothing and serve nobody before ``Activate``.
+    """
 
     settings: EngineSettings
     heartbeat_s: float = 1.0
+    standby: Standby = "none"
+
+
+class Activate(Frame, frozen=True, array_like=True, tag=True):
+    """Stand by no longer: the process before this one is gone."""
 
 
 class Add(Frame, frozen=True, array_like=True, tag=True):
@@ -248,7 +264,7 @@ class Fatal(Frame, frozen=True, array_like=True, tag=True):
     message: str
 
 
-ParentFrame = Configure | Add | Abort | Ping | Shutdown
+ParentFrame = Configure | Activate | Add | Abort | Ping | Shutdown
 ChildFrame = Progress | Ready | Step | Rejected | Heartbeat | Pong | Fatal
 
 _FrameT = TypeVar("_FrameT", bound=Frame)
@@ -323,7 +339,7 @@ class FrameDecoder(Generic[_FrameT]):
 
 
 def parent_frame_decoder() -> FrameDecoder[Any]:
-    """Return a decoder of what a server sends: ``Configure | Add | Abort | Ping | Shutdown``."""
+    """Return a decoder of what a server sends: ``Configure | Activate | Add | Abort | Ping | Shutdown``."""
     return FrameDecoder(msgspec.msgpack.Decoder(ParentFrame))
 
 

@@ -39,8 +39,14 @@ class LoadedModel:
     max_model_len: int
 
 
-def load_model(settings: EngineSettings, on_progress: OnProgress) -> LoadedModel:
-    """Load the model and size its cache. ``on_progress`` is called with (units done, units in all).
+def load_model(settings: EngineSettings, on_progress: OnProgress, *, alone: bool = True) -> LoadedModel:
+    """Load the model and size its cache.
+
+    Args:
+        settings: what to load.
+        on_progress: called with (units done, units in all).
+        alone: what is free now is all that there will be. Otherwise another process holds memory that will be free
+            when it is wanted, and the settings count.
 
     Raises:
         ModelLoadError: the file is missing, damaged or of an unsupported kind, or memory does not suffice.
@@ -56,7 +62,7 @@ def load_model(settings: EngineSettings, on_progress: OnProgress) -> LoadedModel
     # On a CPU the rows that decode have a view of their pages, which takes as much again.
     per_page = device.share(page_bytes(served.sizes, settings.page_size, dtype)) * (1 + device.is_cpu)
     # Asked again: the weights are loaded now.
-    free = available_bytes(first_device(layout.count))
+    free = available_bytes(first_device(layout.count)) if alone else None
     pages, longest = choose_pages(settings, served.sizes.context_length, per_page, free, accelerator=not device.is_cpu)
     return LoadedModel(device, layout, served, params, dtype, pages, longest)
 

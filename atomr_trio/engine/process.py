@@ -70,7 +70,7 @@ def _serve(connection: Connection) -> None:
         # Here and not above: importing jax takes a second, in which the reader already watches the socket.
         from .service import Service
 
-        Service.of(connection, configure).run()
+        Service(connection, configure).run()
     except ProtocolViolation as violation:
         sys.stderr.write(f"atomr-trio device process: {violation}\n")
         code = EXIT_VIOLATION

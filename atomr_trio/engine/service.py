@@ -1,16 +1,20 @@
 """The loop of the device process: frames in, engine steps, frames out."""
 
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 
 from attrs import define, field
 
 from atomr_trio.core import CudaContextPoisoned, InferenceError, ModelLoadError, OutOfMemory, Unrecoverable
 
+from .compile_cache import be_nice
 from .connection import Connection
+from .device import first_device
 from .engine import Engine, StepResult
 from .frames import (
     Abort,
+    Activate,
     Add,
     Configure,
     Fatal,
@@ -18,15 +22,32 @@ from .frames import (
     ParentFrame,
     Progress,
     ProtocolViolation,
+    Ready,
     Rejected,
     SequenceRequest,
     Step,
 )
+from .memory import available_bytes
 
 __all__ = ["Service", "fatal_frame"]
 
 _LACKING_S = 0.02
 """How often to look whether a program is there."""
+
+_ROOM = 2 * 1024**3
+"""Free memory, in bytes, with less of which a process stands by without a model: one that serves may want it."""
+
+_LOOK_S = 0.5
+"""How often to look whether loading has failed that nobody waits for."""
+
+
+def _has_room(free: int | None) -> bool:
+    return free is None or free >= _ROOM
+
+
+def _expect_activation(frame: ParentFrame) -> None:
+    if not isinstance(frame, Activate):
+        raise ProtocolViolation("a process that stands by must be activated first")
 
 
 def fatal_frame(error: Exception) -> Fatal:
@@ -46,32 +67,68 @@ def fatal_frame(error: Exception) -> Fatal:
 
 @define
 class Service:
-    """Serves one connection with one engine, until the process ends."""
+    """Serves one connection with one engine, until the process ends.
+
+    Args:
+        connection: with the server.
+        configure: its first frame.
+    """
 
     _connection: Connection
-    _heartbeat_s: float
-    _engine: Engine
+    _configure: Configure
+    _engine: Engine = field(init=False)
+    _active: bool = field(init=False, default=False)
     _busy_since: float | None = field(init=False, default=None)
     _lacking: bool = field(init=False, default=False)
 
-    @classmethod
-    def of(cls, connection: Connection, configure: Configure) -> "Service":
-        """Return the service that the first frame asks for."""
-        return cls(connection, configure.heartbeat_s, Engine(configure.settings))
+    def __attrs_post_init__(self) -> None:
+        self._engine = Engine(self._configure.settings)
 
     def run(self) -> None:
         """Load, then step for as long as there is work, and wait for work. Returns only by an exception.
+
+        A process that stands by is silent until it is told otherwise: nobody reads what it would say.
 
         Raises:
             InferenceError: the engine cannot go on; see ``fatal_frame``.
             ProtocolViolation: a frame that has no place here.
         """
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        self._connection.send(self._engine.load(self._report))
+        self._connection.send(self._load())
         while True:
             for frame in [*self._next_frames(), *self._connection.received()]:
                 self._handle(frame)
             self._lacking = not self._engine.idle and not self._step()
+
+    def _load(self) -> Ready:
+        standby = self._configure.standby
+        # The device is set up by this thread: its own threads are not to inherit the niceness of the one that loads.
+        if standby == "loaded" and _has_room(available_bytes(first_device())):
+            return self._load_standing_by()
+        if standby != "none":
+            _expect_activation(self._connection.receive())
+        self._activate()
+        return self._engine.load(self._report)
+
+    def _load_standing_by(self) -> Ready:
+        with ThreadPoolExecutor(1, "standby", initializer=be_nice) as pool:
+            loading = pool.submit(self._engine.load, self._report, standby=True)
+            _expect_activation(self._receive_while(loading))
+            self._activate()
+            ready = loading.result()
+        self._engine.activate()
+        return ready
+
+    def _receive_while(self, loading: "Future[Ready]") -> ParentFrame:
+        while not loading.done():
+            for frame in self._connection.receive_within(_LOOK_S):
+                return frame
+        # Raises what loading has raised.
+        loading.result()
+        return self._connection.receive()
+
+    def _activate(self) -> None:
+        self._active = True
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def _next_frames(self) -> list[ParentFrame]:
         if self._engine.idle:
@@ -80,7 +137,8 @@ class Service:
         return self._connection.receive_within(_LACKING_S) if self._lacking else []
 
     def _report(self, stage: str, done: int, total: int) -> None:
-        self._connection.send(Progress("weights" if stage == "weights" else "compile", done, total))
+        if self._active:
+            self._connection.send(Progress("weights" if stage == "weights" else "compile", done, total))
 
     def _handle(self, frame: ParentFrame) -> None:
         match frame:
@@ -91,7 +149,7 @@ class Service:
                 for number in ids:
                     self._engine.abort(number)
             case _:
-                raise ProtocolViolation(f"{type(frame).__name__} comes once, as the first frame")
+                raise ProtocolViolation(f"{type(frame).__name__} comes once, before all others")
 
     def _add(self, request: SequenceRequest) -> None:
         try:
@@ -128,7 +186,7 @@ class Service:
 
     def _beat(self) -> None:
         pause = threading.Event()
-        while not pause.wait(self._heartbeat_s):
+        while not pause.wait(self._configure.heartbeat_s):
             engine, since = self._engine, self._busy_since
             busy_s = 0.0 if since is None else monotonic() - since
             self._connection.send(Heartbeat(engine.steps, engine.running, engine.waiting, busy_s, engine.compiling))

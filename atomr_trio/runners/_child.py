@@ -48,6 +48,11 @@ class ChildProcess:
         """The process id."""
         return self._popen.pid
 
+    @property
+    def has_exited(self) -> bool:
+        """It is gone by now."""
+        return self._popen.poll() is not None
+
     async def wait(self) -> int:
         """Wait for the end; returns the exit status, or minus the signal's number."""
         if self._popen.returncode is None:

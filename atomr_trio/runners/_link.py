@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 from attrs import define, field
@@ -14,7 +14,7 @@ from atomr_trio.engine.environment import child_command, child_environment
 
 from ._child import ChildProcess, describe_exit
 
-__all__ = ["DeviceLink", "Pulse", "open_device"]
+__all__ = ["DeviceLink", "Pulse", "open_device", "spawn_device"]
 
 RECEIVE_BYTES = 1 << 16
 
@@ -145,9 +145,8 @@ def _fatal(frame: frames.Fatal) -> InferenceError:
     return CudaContextPoisoned(frame.message)
 
 
-@asynccontextmanager
-async def open_device(configure: frames.Configure, pulse: Pulse) -> AsyncGenerator[DeviceLink]:
-    """Spawn a device process and connect to it; leaving the block ends it.
+def spawn_device(configure: frames.Configure, pulse: Pulse) -> DeviceLink:
+    """Start a device process and connect to it; it is the caller's to close.
 
     Raises:
         Unrecoverable: the process cannot be started at all.
@@ -160,8 +159,15 @@ async def open_device(configure: frames.Configure, pulse: Pulse) -> AsyncGenerat
         except OSError as error:
             ours.close()
             raise Unrecoverable("the device process cannot be started") from error
-    link = DeviceLink(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), pulse)
-    link.post(configure)
+    # Fits into the socket's empty buffer; so nobody has to write before somebody reads.
+    with suppress(BrokenPipeError):
+        ours.sendall(frames.encode(configure))
+    return DeviceLink(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)), pulse)
+
+
+@asynccontextmanager
+async def open_device(link: DeviceLink) -> AsyncGenerator[DeviceLink]:
+    """Leaving the block ends the process."""
     try:
         yield link
     finally:

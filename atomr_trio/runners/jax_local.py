@@ -39,7 +39,8 @@ from atomr_trio.engine.shares import check_shares
 from atomr_trio.formats import HfFolder
 from atomr_trio.text import OutputDecoder, TextCodec, Tokenizer
 
-from ._link import DeviceLink, Pulse, open_device
+from ._link import DeviceLink, Pulse, open_device, spawn_device
+from ._spare import Spare, standing_by
 
 __all__ = ["JaxConfig", "JaxLocalRunner"]
 
@@ -61,6 +62,9 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         load_timeout: seconds without progress after which loading has failed.
         silence_timeout: seconds of silence after which the device process is lost.
         step_timeout: seconds after which a step hangs.
+        spare: a second process that stands by for the death of the first: ``imported``, without touching the device;
+            ``loaded``, with weights and programs, as far as memory allows; ``none``. ``auto``: ``loaded`` on a CPU,
+            ``imported`` elsewhere.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
@@ -74,6 +78,7 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     load_timeout: float = 600.0
     silence_timeout: float = 30.0
     step_timeout: float = 60.0
+    spare: Literal["auto", "none", "imported", "loaded"] = "auto"
 
 
 @define(eq=False)
@@ -152,6 +157,7 @@ class JaxLocalRunner(ModelRunner):
         self._settings = settings
         self._config = config
         self._link: DeviceLink | None = None
+        self._spare = Spare(self._spawn_spare)
         self._open: dict[int, _Sequence] = {}
         self._next_id = 0
         self._ready = trio.Event()
@@ -214,6 +220,19 @@ class JaxLocalRunner(ModelRunner):
         """The process id of the device process, while there is one."""
         return None if self._link is None else self._link.process.pid
 
+    @property
+    def spare_pid(self) -> int | None:
+        """The process id of the process that stands by, while there is one."""
+        return self._spare.pid
+
+    @asynccontextmanager
+    async def lifetime(self) -> AsyncGenerator[None]:
+        """See to it that a spare process stands by, once a session has begun."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._spare.run)
+            yield
+            nursery.cancel_scope.cancel(reason="the replica stops")
+
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[None]:
         """Hold a device process open.
@@ -223,11 +242,10 @@ class JaxLocalRunner(ModelRunner):
             ModelLoadError: it cannot load the model.
         """
         self._ready, self._open = trio.Event(), {}
-        pulse = Pulse(self._config.silence_timeout, self._config.step_timeout)
         failures: list[InferenceError] = []
-        configure = frames.Configure(self._settings)
+        link = self._spare.take() or spawn_device(frames.Configure(self._settings), self._new_pulse())
         try:
-            async with open_device(configure, pulse) as self._link, trio.open_nursery() as nursery:
+            async with open_device(link) as self._link, trio.open_nursery() as nursery:
 
                 def fail(failure: InferenceError) -> None:
                     # The first failure is the cause. Raised in a group it would hide from the supervisor's decider.
@@ -239,6 +257,8 @@ class JaxLocalRunner(ModelRunner):
                 nursery.start_soon(_guard, fail, partial(self._link.read, self._on_frame))
                 await _guard(fail, self._wait_ready)
                 await trio.lowlevel.checkpoint()  # is cancelled if loading failed
+                if self._config.spare != "none":
+                    self._spare.want()
                 yield
                 nursery.cancel_scope.cancel(reason="the session is over")
         finally:
@@ -277,6 +297,12 @@ class JaxLocalRunner(ModelRunner):
                 link.post(frames.Abort([sequence_id]))
         if sequence.error is not None:
             raise sequence.error
+
+    def _new_pulse(self) -> Pulse:
+        return Pulse(self._config.silence_timeout, self._config.step_timeout)
+
+    def _spawn_spare(self) -> DeviceLink:
+        return spawn_device(standing_by(self._settings, self._config.spare, self.device), self._new_pulse())
 
     async def _wait_ready(self) -> None:
         while not self._ready.is_set():

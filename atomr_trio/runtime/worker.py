@@ -79,6 +79,7 @@ class WorkerActor(Actor[WorkerMsg]):
 
     async def pre_start(self, ctx: Context[WorkerMsg]) -> None:
         """Start the first context without waiting for its load."""
+        ctx.spawn_task(self._hold_runner, name="runner")
         props = Props[Execute](factory=lambda: ContextActor(self._runner, ctx.self_ref))
         self._context = ctx.spawn_soon(props, "context")
         ctx.watch(self._context)
@@ -109,6 +110,10 @@ class WorkerActor(Actor[WorkerMsg]):
                 execute.output.give_back(execute.lease)
             else:
                 execute.output.fail(gone)
+
+    async def _hold_runner(self) -> None:
+        async with self._runner.lifetime():
+            await trio.sleep_forever()
 
     @property
     def _resumes(self) -> bool:

@@ -138,7 +138,9 @@ def wait_for(condition, timeout=120):
 
 @contextmanager
 def served(*arguments, env=None):
-    server = Server(*arguments, env=env)
+    # Most tests have no use for a second process, and two cores have none for it either.
+    spare = () if "--spare" in arguments else ("--spare", "none")
+    server = Server(*arguments, *spare, env=env)
     try:
         yield server
     finally:

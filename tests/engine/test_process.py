@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,15 @@ class Child:
             self.process.communicate(timeout=PATIENCE)
 
 
+def wait_until_idle(pid):
+    """Wait until a process has not computed anything for a while."""
+    used = lambda: sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))  # noqa: E731
+    before = -1
+    while (now := used()) != before:
+        before = now
+        time.sleep(0.7)
+
+
 @pytest.fixture
 def spawn():
     children = []
@@ -128,6 +138,44 @@ def test_eight_requests_share_the_steps_of_one_process(child):
     # The same alone.
     child.send(f.Add([request(8, [13, 5, 6], 20)]))
     assert child.collect(8)[0][8] == tokens[3]
+
+
+@pytest.mark.parametrize("standby", ["imported", "loaded"])
+def test_one_that_stands_by_is_silent_until_it_is_needed(child, spawn, programs_dir, standby):
+    child.send(f.Add([request(0, [7, 8, 9], 6)]))
+    wanted = child.collect(0)[0]
+    spare = spawn()
+    spare.send(f.Configure(tiny_settings(programs_dir), 0.05, standby), f.Ping(1))
+    assert next(spare.frames) == f.Pong(1)
+    if standby == "loaded":
+        wait_until_idle(spare.process.pid)
+    assert not select.select([spare.socket], [], [], 0.2)[0]
+    spare.send(f.Activate(), f.Add([request(0, [7, 8, 9], 6)]))
+    ready = spare.until(f.Ready)
+    assert (ready.num_pages, ready.max_model_len) == (child.ready.num_pages, child.ready.max_model_len)
+    assert spare.collect(0)[0] == wanted
+    assert spare.until(f.Heartbeat).busy_s == 0
+
+
+def test_one_that_is_needed_while_it_loads_goes_on_with_it(spawn, programs_dir):
+    spare = spawn()
+    spare.send(f.Configure(tiny_settings(programs_dir), 0.05, "loaded"), f.Activate())
+    spare.until(f.Ready)
+    spare.send(f.Add([request(0, [7, 8, 9], 2)]))
+    assert len(spare.collect(0)[0][0]) == 2
+
+
+def test_one_that_cannot_load_says_so_though_nobody_needs_it(spawn, tmp_path):
+    spare = spawn()
+    spare.send(f.Configure(EngineSettings(model=str(tmp_path / "none.gguf")), 0.05, "loaded"))
+    assert spare.until(f.Fatal).kind == "Unrecoverable"
+    assert spare.leave()[0] == EXIT_FATAL
+
+
+def test_one_that_stands_by_takes_nothing_but_the_word(spawn, programs_dir):
+    spare = spawn()
+    spare.send(f.Configure(tiny_settings(programs_dir), 0.05, "imported"), f.Abort([1]))
+    assert spare.leave()[0] == EXIT_VIOLATION
 
 
 def test_a_request_goes_on_in_another_process(child, spawn, programs_dir):

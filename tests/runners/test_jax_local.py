@@ -25,7 +25,7 @@ def deployment(path, **config):
         name="m",
         model=str(path),
         serving=Serving(max_concurrent=8),
-        runtime_config={"dtype": "float32", "max_model_len": 1024, **config},
+        runtime_config={"dtype": "float32", "max_model_len": 1024, "spare": "none", **config},
     )
 
 

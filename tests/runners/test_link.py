@@ -12,7 +12,7 @@ from atomr_trio.engine import frames
 from atomr_trio.engine.settings import EngineSettings
 from atomr_trio.runners import _link
 from atomr_trio.runners._child import ChildProcess, describe_exit
-from atomr_trio.runners._link import Pulse, open_device
+from atomr_trio.runners._link import Pulse, open_device, spawn_device
 
 CONFIGURE = frames.Configure(EngineSettings(load_format="dummy"))
 
@@ -32,7 +32,7 @@ def stand_in(monkeypatch, body):
 async def collect(pulse=None):
     """Read until the link fails; returns the frames and the failure."""
     received = []
-    async with open_device(CONFIGURE, pulse or Pulse()) as link:
+    async with open_device(spawn_device(CONFIGURE, pulse or Pulse())) as link:
         with pytest.raises((CudaContextPoisoned, ModelLoadError)) as caught:
             await link.read(received.append)
         pid = link.process.pid
@@ -98,7 +98,7 @@ async def test_frames_before_the_end_arrive_in_order(monkeypatch):
 
 async def test_silence_is_noticed(monkeypatch, autojump_clock):
     stand_in(monkeypatch, "time.sleep(600)")
-    async with open_device(CONFIGURE, Pulse(silence=30)) as link:
+    async with open_device(spawn_device(CONFIGURE, Pulse(silence=30))) as link:
         with pytest.raises(CudaContextPoisoned, match="said nothing"):
             await link.watch()
         assert 30 <= trio.current_time() < 45
@@ -106,7 +106,7 @@ async def test_silence_is_noticed(monkeypatch, autojump_clock):
 
 async def test_posts_leave_in_order_and_a_dead_peer_does_not_fail_the_writer(monkeypatch):
     stand_in(monkeypatch, "decoder = frames.parent_frame_decoder()\npeer.recv(1)\n")
-    async with open_device(CONFIGURE, Pulse()) as link, trio.open_nursery() as nursery:
+    async with open_device(spawn_device(CONFIGURE, Pulse())) as link, trio.open_nursery() as nursery:
         nursery.start_soon(link.write)
         with pytest.raises(CudaContextPoisoned):
             await link.read(lambda _frame: None)

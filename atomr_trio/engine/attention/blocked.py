@@ -1,4 +1,4 @@
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The back-end for chunks on a CPU: pages are read a few at a time, as many as there are, and none twice.
 
 Gathering the whole page table moves every key and value through memory three times, and the padding of the table, too:
@@ -68,7 +68,7 @@ def attend_blocked(
     count = rows.shape[:3]
     # Lower than any score, and finite: a block of which a row sees nothing leaves the row as it is.
     nothing = _Running(jnp.full(count, _LEAST), jnp.zeros(count), jnp.zeros((*count, dim)))
-    running: _Running = jax.lax.fori_loop(first, last, attend_to, nothing)
+    running = jax.lax.fori_loop(first, last, attend_to, nothing)
     # Padding may have seen nothing. It must not make NaN: see `dense`.
     normed = (running.mixed / jnp.maximum(running.total, _SMALL)[..., None]).reshape(batch, kv_heads, -1, chunk, dim)
     return normed.transpose(0, 3, 1, 2, 4).reshape(batch, chunk, heads * dim), (keys, values)
