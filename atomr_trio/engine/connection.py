@@ -57,7 +57,10 @@ class Connection:
 
     def send(self, frame: Frame) -> None:
         """Send a frame; waits while the server does not read."""
-        data = encode(frame)
+        self.send_bytes(encode(frame))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send bytes as they are."""
         try:
             with self._sending:
                 self._socket.sendall(data)

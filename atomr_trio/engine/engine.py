@@ -47,9 +47,15 @@ class Engine:
 
     ``load`` it, ``add`` requests at any time, and call ``step`` until it is ``idle``; ``close`` it at the end.
     Not safe to use from several threads.
+
+    Args:
+        settings: what to load, and the limits.
+        on_dispatch: called before each step is sent to the device; what it raises counts as raised by the device. For
+            tests that want to see it fail.
     """
 
     settings: EngineSettings
+    on_dispatch: Callable[[], None] | None = None
     _loaded: Assembly | None = field(init=False, default=None)
     _stepper: Stepper | None = field(init=False, default=None)
     _scores: PromptScores = field(init=False, factory=PromptScores)
@@ -74,7 +80,7 @@ class Engine:
         loaded = perf_counter()
         with _out_of_memory("the model does not fit into the device's memory"):
             self._loaded = assemble(self.settings, model, partial(on_progress, "compile"))
-            self._stepper = Stepper(self._loaded, self.settings.steps_ahead, self._scores)
+            self._stepper = Stepper(self._loaded, self.settings.steps_ahead, self._scores, self._dispatching)
         if not standby:
             self.activate()
         return self._describe(loaded - started, perf_counter() - loaded)
@@ -193,6 +199,11 @@ class Engine:
         if self._loaded is not None:
             self._loaded.programs.close()
             self._loaded = self._stepper = None
+
+    def _dispatching(self) -> None:
+        # Looked up each time: a process that stands by learns late what it is to suffer.
+        if self.on_dispatch is not None:
+            self.on_dispatch()
 
     @property
     def _state(self) -> Assembly:

@@ -12,6 +12,7 @@ from attrs import define, field
 
 from atomr_trio.core import FinishReason
 
+from .fault_plan import PlannedFault
 from .settings import EngineSettings
 
 __all__ = [
@@ -153,15 +154,19 @@ class Configure(Frame, frozen=True, array_like=True, tag=True):
         settings: of the engine.
         heartbeat_s: seconds between heartbeats.
         standby: say nothing and serve nobody before ``Activate``.
+        faults: what shall go wrong, for tests.
     """
 
     settings: EngineSettings
     heartbeat_s: float = 1.0
     standby: Standby = "none"
+    faults: list[PlannedFault] = []
 
 
 class Activate(Frame, frozen=True, array_like=True, tag=True):
-    """Stand by no longer: the process before this one is gone."""
+    """Stand by no longer: the process before this one is gone. ``faults``: what shall go wrong, for tests."""
+
+    faults: list[PlannedFault] = []
 
 
 class Add(Frame, frozen=True, array_like=True, tag=True):
@@ -218,7 +223,8 @@ class Ready(Frame, frozen=True, array_like=True, tag=True):
 class Step(Frame, frozen=True, array_like=True, tag=True):
     """One engine step: what it added to whom, and how the engine stands after it.
 
-    ``tokens`` counts the rows that were computed, prompt tokens included; ``preemptions`` counts since the start.
+    ``number`` counts these frames, from 1 on: one that comes twice is known by it. ``tokens`` counts the rows that were
+    computed, prompt tokens included; ``preemptions`` counts since the start.
     """
 
     number: int

@@ -70,6 +70,8 @@ class SchedulerLimits:
 class Scheduler:
     """Decides who runs, owns the queue and the page accounting.
 
+    At most ``max_running`` sequences are admitted, which may be lowered for a while where memory is short.
+
     Whoever has the lower rank (arrival, plus ``ageing`` for each level of priority) is admitted sooner and gives its
     pages up later; a rank never changes. The pool must have room for one sequence of ``max_model_len``: then the
     running sequence of the lowest rank can always go on, and so every request ends.
@@ -80,16 +82,16 @@ class Scheduler:
     waiting: list[Sequence] = field(init=False, factory=list[Sequence])
     running: list[Sequence] = field(init=False, factory=list[Sequence])
     preemptions: int = field(init=False, default=0)
+    max_running: int = field(init=False)
     _ledger: PageLedger = field(init=False)
     _pace: Pace = field(init=False)
     _open: dict[int, Sequence] = field(init=False, factory=dict[int, Sequence])
     _arrivals: int = field(init=False, default=0)
-    _max_running: int = field(init=False)
     _sent: int = field(init=False, default=0)
     _on_device: deque[SentStep] = field(init=False, factory=deque[SentStep])
 
     def __attrs_post_init__(self) -> None:
-        self._max_running = self.limits.max_num_seqs
+        self.max_running = self.limits.max_num_seqs
         self._ledger = PageLedger(self.pool)
         self._pace = Pace(self.limits.pace)
         if pages_for(self.limits.max_model_len, self.pool.page_size) > self.pool.num_pages:
@@ -193,19 +195,13 @@ class Scheduler:
             if share.counts:
                 self._preempt(share.sequence)
 
-    def restart_all(self, max_running: int | None = None) -> None:
-        """Requeue everybody who runs, in order: the content of the pages is lost, and no step is on the device.
-
-        Args:
-            max_running: run at most so many from now on.
-        """
+    def restart_all(self) -> None:
+        """Requeue everybody who runs, in order: the content of the pages is lost, and no step is on the device."""
         self._on_device.clear()
         self.pool.release_up_to(self._sent)
         while self.running:
             self._preempt(self.running[-1])
         self.pool.forget_all()
-        if max_running is not None:
-            self._max_running = max(1, min(max_running, self._max_running))
 
     def _grow_decodes(self) -> list[Sequence]:
         longest = self.limits.max_model_len
@@ -243,7 +239,7 @@ class Scheduler:
 
     def _admit(self, decodes: list[Sequence], chunks: list[Chunk]) -> None:
         """Let sequences in until the step is full; those with a single token join ``decodes``."""
-        while self.waiting and len(self.running) < self._max_running and self._has_room(chunks):
+        while self.waiting and len(self.running) < self.max_running and self._has_room(chunks):
             sequence = self.waiting[0]
             if self._is_held_back(sequence, chunks) or not self._ledger.admit(sequence, self._reserve):
                 return

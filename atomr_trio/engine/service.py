@@ -1,7 +1,9 @@
 """The loop of the device process: frames in, engine steps, frames out."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from time import monotonic
 
 from attrs import define, field
@@ -12,6 +14,7 @@ from .compile_cache import be_nice
 from .connection import Connection
 from .device import first_device
 from .engine import Engine, StepResult
+from .fault_plan import PlannedFault
 from .frames import (
     Abort,
     Activate,
@@ -27,6 +30,7 @@ from .frames import (
     SequenceRequest,
     Step,
 )
+from .injection import Injector
 from .memory import available_bytes
 
 __all__ = ["Service", "fatal_frame"]
@@ -45,9 +49,10 @@ def _has_room(free: int | None) -> bool:
     return free is None or free >= _ROOM
 
 
-def _expect_activation(frame: ParentFrame) -> None:
+def _activation(frame: ParentFrame) -> Activate:
     if not isinstance(frame, Activate):
         raise ProtocolViolation("a process that stands by must be activated first")
+    return frame
 
 
 def fatal_frame(error: Exception) -> Fatal:
@@ -77,12 +82,15 @@ class Service:
     _connection: Connection
     _configure: Configure
     _engine: Engine = field(init=False)
+    _send_step: Callable[[Step], None] = field(init=False)
     _active: bool = field(init=False, default=False)
     _busy_since: float | None = field(init=False, default=None)
     _lacking: bool = field(init=False, default=False)
+    _frames: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self._engine = Engine(self._configure.settings)
+        self._send_step = self._connection.send
 
     def run(self) -> None:
         """Load, then step for as long as there is work, and wait for work. Returns only by an exception.
@@ -104,16 +112,16 @@ class Service:
         # The device is set up by this thread: its own threads are not to inherit the niceness of the one that loads.
         if standby == "loaded" and _has_room(available_bytes(first_device())):
             return self._load_standing_by()
+        faults = self._configure.faults
         if standby != "none":
-            _expect_activation(self._connection.receive())
-        self._activate()
+            faults = _activation(self._connection.receive()).faults
+        self._activate(faults)
         return self._engine.load(self._report)
 
     def _load_standing_by(self) -> Ready:
         with ThreadPoolExecutor(1, "standby", initializer=be_nice) as pool:
             loading = pool.submit(self._engine.load, self._report, standby=True)
-            _expect_activation(self._receive_while(loading))
-            self._activate()
+            self._activate(_activation(self._receive_while(loading)).faults)
             ready = loading.result()
         self._engine.activate()
         return ready
@@ -126,8 +134,12 @@ class Service:
         loading.result()
         return self._connection.receive()
 
-    def _activate(self) -> None:
+    def _activate(self, faults: list[PlannedFault]) -> None:
         self._active = True
+        if faults:
+            injector = Injector(faults)
+            self._engine.on_dispatch = injector.on_dispatch
+            self._send_step = partial(injector.send, self._connection)
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def _next_frames(self) -> list[ParentFrame]:
@@ -169,13 +181,14 @@ class Service:
             return False
         for number, error in result.failed:
             self._reject(number, error)
-        self._connection.send(self._step_frame(result))
+        self._send_step(self._step_frame(result))
         return True
 
     def _step_frame(self, result: StepResult) -> Step:
         engine = self._engine
+        self._frames += 1
         return Step(
-            number=engine.steps,
+            number=self._frames,
             outputs=result.outputs,
             running=engine.running,
             waiting=engine.waiting,

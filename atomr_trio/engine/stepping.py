@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from collections.abc import Callable
 
 from attrs import define, field, frozen
 
@@ -13,6 +14,7 @@ from .execution import Work
 from .frames import SequenceOutput
 from .prompt_scores import PromptScores
 from .readout import Drawn, Started, collect
+from .running_budget import RunningBudget
 from .scheduler import Accepted, SentStep, StepPlan
 from .sequence import Sequence, is_over_with
 
@@ -57,13 +59,19 @@ class Stepper:
         parts: of the engine.
         ahead: how many steps are on the device at once.
         scores: of prompts.
+        on_dispatch: called before each step; what it raises counts as raised by the device.
     """
 
     _parts: Assembly
     _ahead: int
     _scores: PromptScores
+    _on_dispatch: Callable[[], None] | None = None
     steps: int = field(init=False, default=0)
     _flights: deque[_Flight] = field(init=False, factory=deque[_Flight])
+    _budget: RunningBudget = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._budget = RunningBudget(self._parts.scheduler.limits.max_num_seqs)
 
     @property
     def busy(self) -> bool:
@@ -100,6 +108,8 @@ class Stepper:
         sent = self._parts.scheduler.send(work.plan)
         self._flights.append(_Flight(work.plan, sent, []))
         try:
+            if self._on_dispatch is not None:
+                self._on_dispatch()
             self._flights[-1].started.extend(self._parts.executor.start(work))
         except Exception as error:
             self.steps += 1
@@ -114,6 +124,8 @@ class Stepper:
         except Exception as error:
             return StepResult(failed=self._recover(flight.plan, error))
         del self._flights[0]
+        self._budget.landed()
+        self._parts.scheduler.max_running = self._budget.allowed
         tokens = drawn.tokens
         open_ones = [s for s in flight.plan.drawing if self._parts.scheduler.holds(s)]
         # What becomes of a sequence beyond its end is nobody's concern.
@@ -148,7 +160,7 @@ class Stepper:
         if fault is DeviceFault.POISONED:
             raise CudaContextPoisoned(fault_name(error)) from error
         if fault is DeviceFault.OUT_OF_MEMORY:
-            self._run_fewer(len(plan.sequences) // 2, error)
+            self._run_fewer(len(plan.sequences), error)
             return []
         open_ones = [s for s in plan.sequences if self._parts.scheduler.holds(s)]
         failed = [(s.id, self._fail(s, fault_name(error))) for s in open_ones]
@@ -165,12 +177,13 @@ class Stepper:
         self._parts.executor.forget()
 
     def _run_fewer(self, running: int, error: Exception) -> None:
-        if running < 1:
+        if not self._budget.exhausted(running):
             raise OutOfMemory("the device has too little memory for one sequence") from error
-        self._rebuild(error, running)
+        self._parts.scheduler.max_running = self._budget.allowed
+        self._rebuild(error)
 
-    def _rebuild(self, error: Exception, max_running: int | None = None) -> None:
-        self._parts.scheduler.restart_all(max_running)
+    def _rebuild(self, error: Exception) -> None:
+        self._parts.scheduler.restart_all()
         try:
             self._parts.executor.state.rebuild()
         except Exception as again:

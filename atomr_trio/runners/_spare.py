@@ -64,8 +64,12 @@ class Spare:
         """See to it that one stands by, soon; `run` does the work."""
         self._wanted.set()
 
-    def take(self) -> DeviceLink | None:
-        """Return the process that stands by, however far it is, told to go on; ``None``: there is none."""
+    def take(self, word: Activate) -> DeviceLink | None:
+        """Return the process that stands by, however far it is, told to go on; ``None``: there is none.
+
+        Args:
+            word: what it is told.
+        """
         link = self._link
         # What may have ended one process may have ended both, and nobody has noticed yet.
         if link is None or link.process.has_exited:
@@ -73,7 +77,7 @@ class Spare:
         self._link, self._deaths = None, 0
         if self._watching is not None:
             self._watching.cancel(reason="the spare process is needed")
-        link.post(Activate())
+        link.post(word)
         return link
 
     async def run(self) -> None:

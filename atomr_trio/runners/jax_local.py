@@ -1,5 +1,6 @@
 """The local runner: a model in JAX, in a device process of its own."""
 
+import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ from atomr_trio.core import (
 )
 from atomr_trio.engine import frames
 from atomr_trio.engine.config import ModelConfig
+from atomr_trio.engine.fault_plan import DeviceFaultPlan
 from atomr_trio.engine.settings import EngineSettings
 from atomr_trio.engine.shares import check_shares
 from atomr_trio.formats import HfFolder
@@ -43,6 +45,8 @@ from ._link import DeviceLink, Pulse, open_device, spawn_device
 from ._spare import Spare, standing_by
 
 __all__ = ["JaxConfig", "JaxLocalRunner"]
+
+log: logging.Logger = logging.getLogger("atomr_trio.runners")
 
 
 class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,6 +69,7 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         spare: a second process that stands by for the death of the first: ``imported``, without touching the device;
             ``loaded``, with weights and programs, as far as memory allows; ``none``. ``auto``: ``loaded`` on a CPU,
             ``imported`` elsewhere.
+        faults: what shall go wrong in the device process, for tests: the arguments of a ``DeviceFaultPlan``.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
@@ -79,6 +84,7 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     silence_timeout: float = 30.0
     step_timeout: float = 60.0
     spare: Literal["auto", "none", "imported", "loaded"] = "auto"
+    faults: DeviceFaultPlan | None = None
 
 
 @define(eq=False)
@@ -158,6 +164,7 @@ class JaxLocalRunner(ModelRunner):
         self._config = config
         self._link: DeviceLink | None = None
         self._spare = Spare(self._spawn_spare)
+        self._sessions = 0
         self._open: dict[int, _Sequence] = {}
         self._next_id = 0
         self._ready = trio.Event()
@@ -241,9 +248,9 @@ class JaxLocalRunner(ModelRunner):
             CudaContextPoisoned: it ended, hangs, or sent garbage.
             ModelLoadError: it cannot load the model.
         """
-        self._ready, self._open = trio.Event(), {}
+        self._ready, self._open, self.last_step = trio.Event(), {}, None
         failures: list[InferenceError] = []
-        link = self._spare.take() or spawn_device(frames.Configure(self._settings), self._new_pulse())
+        link = self._next_link()
         try:
             async with open_device(link) as self._link, trio.open_nursery() as nursery:
 
@@ -298,6 +305,12 @@ class JaxLocalRunner(ModelRunner):
         if sequence.error is not None:
             raise sequence.error
 
+    def _next_link(self) -> DeviceLink:
+        faults = [] if self._config.faults is None else list(self._config.faults.session(self._sessions))
+        self._sessions += 1
+        spare = self._spare.take(frames.Activate(faults))
+        return spare or spawn_device(frames.Configure(self._settings, faults=faults), self._new_pulse())
+
     def _new_pulse(self) -> Pulse:
         return Pulse(self._config.silence_timeout, self._config.step_timeout)
 
@@ -315,6 +328,9 @@ class JaxLocalRunner(ModelRunner):
     def _on_frame(self, frame: frames.ChildFrame) -> None:
         match frame:
             case frames.Step():
+                if self.last_step is not None and frame.number <= self.last_step.number:
+                    log.warning("step %d came twice", frame.number)
+                    return
                 self.last_step = frame
                 for output in frame.outputs:
                     self._deliver(output)

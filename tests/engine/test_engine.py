@@ -22,6 +22,7 @@ from atomr_trio.core import (
     OutOfMemory,
 )
 from atomr_trio.engine.engine import Engine
+from atomr_trio.engine.running_budget import RunningBudget
 from atomr_trio.engine.settings import EngineSettings
 
 prompts = st.lists(st.integers(3, CONFIG.vocab_size - 1), min_size=1, max_size=30)
@@ -391,7 +392,9 @@ def start_all(engine, count=6):
 
 @pytest.mark.parametrize("after", [False, True], ids=["cache kept", "cache lost"])
 def test_out_of_memory_computes_everything_again_with_fewer_at_once(engine, fault, monkeypatch, caplog, after):
-    monkeypatch.setattr(engine._loaded.scheduler, "_max_running", 8)  # and back to 8 afterwards
+    # And back to 8 afterwards.
+    monkeypatch.setattr(engine._loaded.scheduler, "max_running", 8)
+    monkeypatch.setattr(engine._stepper, "_budget", RunningBudget(8))
     expected, tokens = start_all(engine)
     fault.todo = [(jax_error("RESOURCE_EXHAUSTED: Out of memory"), after)]
     assert engine.step().outputs == []
@@ -406,9 +409,16 @@ def test_out_of_memory_computes_everything_again_with_fewer_at_once(engine, faul
     assert "RESOURCE_EXHAUSTED" in caplog.text
 
 
-def test_out_of_memory_with_one_sequence_is_the_end(engine, fault, caplog):
+def test_out_of_memory_with_one_sequence_is_tried_again_once(engine, fault, monkeypatch, reference, caplog):
+    monkeypatch.setattr(engine._loaded.scheduler, "max_running", 8)
+    monkeypatch.setattr(engine._stepper, "_budget", RunningBudget(8))
+    out_of_memory = jax_error("RESOURCE_EXHAUSTED: Out of memory"), False
     engine.add(request(0, [3], 5))
-    fault.todo = [(jax_error("RESOURCE_EXHAUSTED: Out of memory"), False)]
+    fault.todo = [out_of_memory]
+    assert collect(engine)[0] == {0: reference.greedy([3], 5)}
+    engine.add(request(0, [3], 5))
+    fault.todo = [out_of_memory] * 2
+    engine.step()
     with pytest.raises(OutOfMemory):
         engine.step()
     engine.abort(0)

@@ -178,6 +178,51 @@ def test_one_that_stands_by_takes_nothing_but_the_word(spawn, programs_dir):
     assert spare.leave()[0] == EXIT_VIOLATION
 
 
+FAULTS = {
+    "kill": lambda child: child.leave()[0] == -signal.SIGKILL,
+    "poison": lambda child: child.until(f.Fatal).message == "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "bug": lambda child: child.until(f.Rejected).id == 0,
+    "hang": lambda child: next(beat for beat in iter(lambda: child.until(f.Heartbeat), None) if beat.busy_s > 0.5),
+    "oom": lambda child: len(child.collect(0)[0][0]) == 20,
+    "slow": lambda child: len(child.collect(0)[0][0]) == 20,
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_planned_fault_is_met_as_a_real_one(spawn, programs_dir, kind):
+    child = spawn()
+    faults = [f.PlannedFault(kind, 3, 0.01)]
+    child.send(f.Configure(tiny_settings(programs_dir), 0.05, faults=faults))
+    child.until(f.Ready)
+    child.send(f.Add([request(0, [7, 8, 9], 20)]))
+    assert FAULTS[kind](child)
+
+
+def test_a_frame_that_comes_twice_is_known_by_its_number(spawn, programs_dir):
+    child = spawn()
+    child.send(f.Configure(tiny_settings(programs_dir), 0.05, faults=[f.PlannedFault("duplicate", 2)]))
+    child.until(f.Ready)
+    child.send(f.Add([request(0, [7, 8, 9], 6)]))
+    numbers = [step.number for step in child.collect(0)[1]]
+    assert numbers[:3] == [1, 2, 2]
+    assert len(set(numbers)) == len(numbers) - 1
+
+
+@pytest.mark.parametrize("kind", ["torn", "garbage"])
+def test_a_damaged_frame_is_a_violation(spawn, programs_dir, kind):
+    child = spawn()
+    child.send(f.Configure(tiny_settings(programs_dir), 0.05, faults=[f.PlannedFault(kind, 2)]))
+    child.until(f.Ready)
+    child.send(f.Add([request(0, [7, 8, 9], 20)]))
+    if kind == "garbage":
+        with pytest.raises(f.ProtocolViolation):
+            child.collect(0)
+        return
+    with pytest.raises(AssertionError, match="the child left with"):
+        child.collect(0)
+    assert child.decoder.buffered > 0
+
+
 def test_a_request_goes_on_in_another_process(child, spawn, programs_dir):
     wanted = request(0, [7, 8, 9, 10], 12, temperature=1.0, seed=5)
     child.send(f.Add([wanted]))

@@ -153,7 +153,8 @@ def test_after_running_out_of_memory_fewer_run_at_once():
         sched.add(request(number, max_tokens=20))
     for _ in range(5):
         step(sched)
-    sched.restart_all(max_running=2)
+    sched.restart_all()
+    sched.max_running = 2
     assert ids(sched.waiting) == [0, 1, 2, 3]
     for _ in range(5):
         step(sched)

@@ -135,7 +135,8 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: getattr(self, "alive", None))
     @rule(max_running=st.none() | st.integers(1, 5))
     def lose_everything(self, max_running):
-        self.sched.restart_all(max_running)
+        self.sched.restart_all()
+        self.sched.max_running = min(max_running or 5, self.sched.limits.max_num_seqs)
         self.sent.clear()
         self.device.lose_everything()
         assert not self.sched.running

@@ -112,6 +112,7 @@ async def test_eight_streams_share_steps_and_one_that_leaves_frees_its_place(smo
     [
         ({"dtype": "float64"}, "dtype"),
         ({"nonsense": 1}, "nonsense"),
+        ({"faults": {"seed": 1, "kinds": []}}, "faults"),
         ({"max_model_len": 1}, "max_model_len|context"),
         # Its 3 heads cannot be shared by two devices: known before a device process is started.
         ({"tensor_parallel": 2}, "3 key-value heads"),

@@ -49,12 +49,12 @@ async def test_it_is_handed_over_once_and_another_one_takes_its_place(monkeypatc
     async with trio.open_nursery() as nursery:
         spare = Spare(spawn)
         nursery.start_soon(spare.run)
-        assert spare.take() is None
+        assert spare.take(frames.Activate()) is None
         spare.want()
         await until(lambda: spare.pid is not None)
-        pid, link = spare.pid, spare.take()
+        pid, link = spare.pid, spare.take(frames.Activate())
         assert spare.pid is None
-        assert spare.take() is None
+        assert spare.take(frames.Activate()) is None
         received = []
         async with open_device(link), trio.open_nursery() as session:
             session.start_soon(link.write)
@@ -107,7 +107,7 @@ async def test_a_dead_one_is_not_handed_over(monkeypatch):
         os.kill(pid, signal.SIGKILL)
         # No checkpoint: its watcher cannot have noticed.
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - it has been killed
-        assert spare.take() is None
+        assert spare.take(frames.Activate()) is None
         await until(lambda: spare.pid not in (None, pid))
         nursery.cancel_scope.cancel()
 
@@ -119,7 +119,7 @@ async def test_where_none_can_be_started_one_does_without(caplog):
     spare = Spare(refuse)
     spare.want()
     await spare.run()
-    assert spare.take() is None
+    assert spare.take(frames.Activate()) is None
     assert "no spare device process" in caplog.text
 
 
