@@ -1,12 +1,17 @@
-"""What a client sees of an engine that dies: open streams, and the device process killed under them again and again.
+"""What a client sees of an engine that fails: open streams, and the device process failing under them again and again.
 
-For each seed, N streams generate greedily on the same prompts, once undisturbed and once while the device process is
-killed (SIGKILL) at random moments. Each stream must be complete, with the tokens of the undisturbed run, each once;
-where two tokens are nearly as likely as each other, computing in another batch may choose the other one: a text may
-differ from such a place on, and only there (the margin rule). The table tells how many streams were whole, how long
-each waited from a kill to its next token, and whether all pages came back.
+For each seed, N streams generate on the same prompts, once undisturbed and once while the device process is killed from
+outside at random moments (``--fault kill``), or fails by itself at random steps: its context is poisoned, a step hangs,
+memory runs out, a frame is torn; ``mix`` is any of them, slow steps and frames that come twice included. Each stream
+must be complete, with the tokens of the undisturbed run, each once; where two tokens are nearly as likely as each
+other, computing in another batch may choose the other one: a text may differ from such a place on, and only there (the
+margin rule). The table tells how many streams were whole, how long each waited from a kill to its next token (of faults
+at a step: the longest pause of each stream), and whether anything was left: pages, processes, file descriptors.
 
-    python benchmarks/chaos.py [--streams 32] [--tokens 128] [--kills 10] [--seeds 1] [--dtype float32] [--json]
+With ``--temperature 0.8`` each stream has a seed, and the table says how many went on to the same text, position by
+position.
+
+    python benchmarks/chaos.py [--fault kill poison hang oom mix] [--streams 32] [--tokens 128] [--times 10] [--seeds 1]
 """
 
 import argparse
@@ -16,7 +21,9 @@ import signal
 import statistics
 import sys
 from collections.abc import Callable
-from itertools import count
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
 
 import trio
 from _deployed import Deployed, chunks_of, deployed
@@ -27,6 +34,16 @@ from atomr_trio.catalog import DEFAULT_MODEL
 from atomr_trio.cli._bench_prompts import token_range
 from atomr_trio.cli._bench_stats import percentile
 from atomr_trio.core import InferenceError, SamplingParams, Serving
+
+FAULTS = {
+    "kill": [],
+    "poison": ["poison"],
+    "hang": ["hang"],
+    "oom": ["oom"],
+    "mix": ["kill", "poison", "hang", "oom", "torn", "garbage", "slow", "duplicate"],
+}
+HANGS_S = 3.0
+"""A step that takes longer counts as a hang."""
 
 MARGIN = 0.05
 """Natural logarithms between the two best tokens below which either may be drawn."""
@@ -44,9 +61,12 @@ class Answer:
 
 @frozen
 class Result:
+    """One seed; ``waits_s``: from each kill to the next token, or the longest pause of each stream."""
+
+    fault: str
     seed: int
     streams: int
-    kills: int
+    restarts: int
     complete: int
     identical: int
     within_margin: int
@@ -55,10 +75,25 @@ class Result:
     undisturbed_s: float
     disturbed_s: float
     pages_back: bool
+    left: str
+
+    @property
+    def holds(self) -> bool:
+        return self.complete == self.streams == self.within_margin and self.pages_back and not self.left
 
 
-async def listen(target: Deployed, prompt: tuple[int, ...], tokens: int, answer: Answer) -> None:
-    sampling = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True, logprobs=True)
+@frozen
+class Case:
+    """The requests of a seed, and what they got undisturbed."""
+
+    prompts: list[tuple[int, ...]]
+    sampling: list[SamplingParams]
+    wanted: list[Answer]
+    took_s: float
+    free_pages: int
+
+
+async def listen(target: Deployed, prompt: tuple[int, ...], sampling: SamplingParams, answer: Answer) -> None:
     try:
         async with target.ask(prompt, sampling) as stream:
             async for chunk in chunks_of(stream):
@@ -69,11 +104,11 @@ async def listen(target: Deployed, prompt: tuple[int, ...], tokens: int, answer:
         answer.error = str(error)
 
 
-async def run(target: Deployed, prompts: list[tuple[int, ...]], tokens: int) -> list[Answer]:
+async def run(target: Deployed, prompts: list[tuple[int, ...]], sampling: list[SamplingParams]) -> list[Answer]:
     answers = [Answer() for _ in prompts]
     async with trio.open_nursery() as nursery:
-        for prompt, answer in zip(prompts, answers, strict=True):
-            nursery.start_soon(listen, target, prompt, tokens, answer)
+        for prompt, params, answer in zip(prompts, sampling, answers, strict=True):
+            nursery.start_soon(listen, target, prompt, params, answer)
     return answers
 
 
@@ -98,7 +133,7 @@ async def kill_often(target: Deployed, moments: list[float], killed: list[float]
 
 async def free_pages(target: Deployed) -> int:
     """Pages that nobody has, once nothing runs any more."""
-    await run(target, [(1000,)], 1)
+    await run(target, [(1000,)], [SamplingParams(max_tokens=1)])
     step = target.runner.last_step
     assert step is not None
     return step.free_pages
@@ -123,65 +158,152 @@ def same_up_to_ties(wanted: Answer, got: Answer) -> bool:
     return len(wanted.ids) == len(got.ids)
 
 
-async def one_seed(target: Deployed, seed: int, options: argparse.Namespace) -> Result:
+def pauses(answers: list[Answer]) -> list[float]:
+    """The longest pause between two tokens of each stream, in seconds."""
+    return [max(b - a for a, b in pairwise(answer.times)) for answer in answers if len(answer.times) > 1]
+
+
+def draw(seed: int, ids: range, options: argparse.Namespace) -> tuple[list[tuple[int, ...]], list[SamplingParams]]:
     rng = random.Random(seed)
-    ids = token_range(target.device.vocab_size)
     prompts = [tuple(rng.choices(ids, k=rng.randint(5, 60))) for _ in range(options.streams)]
-    pages = await free_pages(target)
-    start = trio.current_time()
-    wanted = await run(target, prompts, options.tokens)
-    middle = trio.current_time()
-    killed: list[float] = []
-    async with trio.open_nursery() as nursery:
-        # Most of the kills shall meet open streams, however fast the machine is.
-        mean = (middle - start) / (options.kills + 1)
-        nursery.start_soon(kill_often, target, [rng.uniform(0, 2 * mean) for _ in range(options.kills)], killed)
-        got = await run(target, prompts, options.tokens)
-        end = trio.current_time()
-        nursery.cancel_scope.cancel(reason="all streams have ended")
+    sampling = [
+        SamplingParams(
+            max_tokens=options.tokens,
+            temperature=options.temperature,
+            seed=seed * 1000 + number,
+            ignore_eos=True,
+            logprobs=True,
+        )
+        for number in range(options.streams)
+    ]
+    return prompts, sampling
+
+
+async def undisturbed(options: argparse.Namespace) -> list[Case]:
+    cases: list[Case] = []
+    async with deployed(options.model, **common(options)) as target:
+        for seed in seeds(options):
+            prompts, sampling = draw(seed, token_range(target.device.vocab_size), options)
+            # Once for the programs: the second one is what an engine takes that has run for a while.
+            await run(target, prompts, sampling)
+            start = trio.current_time()
+            wanted = await run(target, prompts, sampling)
+            cases.append(Case(prompts, sampling, wanted, trio.current_time() - start, await free_pages(target)))
+    return cases
+
+
+async def disturbed(fault: str, seed: int, case: Case, options: argparse.Namespace) -> Result:
+    before = Held.now()
+    planned = {"seed": seed, "kinds": FAULTS[fault], "times": options.times, "seconds": 1.0}
+    planned["every"] = max(4, 3 * options.tokens // max(1, options.times))
+    faults = None if fault == "kill" else planned
+    async with deployed(
+        options.model, spare=options.spare, step_timeout=HANGS_S, faults=faults, **common(options)
+    ) as target:
+        rng, killed = random.Random(seed), list[float]()
+        async with trio.open_nursery() as nursery:
+            if fault == "kill":
+                # Most of the kills shall meet open streams, however fast the machine is.
+                mean = case.took_s / (options.times + 1)
+                moments = [rng.uniform(0, 2 * mean) for _ in range(options.times)]
+                nursery.start_soon(kill_often, target, moments, killed)
+            start = trio.current_time()
+            got = await run(target, case.prompts, case.sampling)
+            end = trio.current_time()
+            nursery.cancel_scope.cancel(reason="all streams have ended")
+        restarts = target.runner.sessions - 1
+        pages_back = await free_pages(target) == case.free_pages
     complete = [answer for answer in got if answer.error is None and len(answer.ids) == options.tokens]
+    pairs = list(zip(case.wanted, got, strict=True))
     return Result(
+        fault=fault,
         seed=seed,
         streams=options.streams,
-        kills=len(killed),
+        restarts=restarts,
         complete=len(complete),
-        identical=sum(a.ids == b.ids for a, b in zip(wanted, got, strict=True)),
-        within_margin=sum(same_up_to_ties(a, b) for a, b in zip(wanted, got, strict=True)),
+        identical=sum(a.ids == b.ids for a, b in pairs),
+        within_margin=sum(same_up_to_ties(a, b) for a, b in pairs),
         errors=sum(answer.error is not None for answer in got),
-        waits_s=waits(got, killed),
-        undisturbed_s=middle - start,
-        disturbed_s=end - middle,
-        pages_back=await free_pages(target) == pages,
+        waits_s=waits(got, killed) if fault == "kill" else pauses(got),
+        undisturbed_s=case.took_s,
+        disturbed_s=end - start,
+        pages_back=pages_back,
+        left=Held.now().beyond(before),
     )
 
 
-async def measure(options: argparse.Namespace) -> list[Result]:
+@frozen
+class Held:
+    """What this process has."""
+
+    children: int
+    descriptors: int
+
+    @classmethod
+    def now(cls) -> "Held":
+        children = sum(len(task.read_text().split()) for task in Path("/proc/self/task").glob("*/children"))
+        return cls(children, len(os.listdir("/proc/self/fd")))
+
+    def beyond(self, before: "Held") -> str:
+        more = {"processes": self.children - before.children, "descriptors": self.descriptors - before.descriptors}
+        return ", ".join(f"{count} {name}" for name, count in more.items() if count > 0)
+
+
+def common(options: argparse.Namespace) -> dict[str, Any]:
     serving = Serving(max_concurrent=options.streams)
+    # A stream of a death is one death more: here it is to be survived as often as it happens.
+    return {
+        "serving": serving,
+        "max_restarts": 10**6,
+        "dtype": options.dtype,
+        "kv_tokens": options.streams * 256,
+    }
+
+
+def seeds(options: argparse.Namespace) -> range:
+    return range(options.first_seed, options.first_seed + options.seeds)
+
+
+async def measure(options: argparse.Namespace) -> list[Result]:
     results: list[Result] = []
-    async with deployed(
-        options.model, serving, max_restarts=10**6, dtype=options.dtype, kv_tokens=options.streams * 256
-    ) as target:
-        for seed in range(options.seeds):
-            results.append(await one_seed(target, options.first_seed + seed, options))
+    cases = await undisturbed(options)
+    for fault in options.fault:
+        for seed, case in zip(seeds(options), cases, strict=True):
+            results.append(await disturbed(fault, seed, case, options))
             if not options.json:
                 print(line(results[-1]), flush=True)
     return results
 
 
-HEADING = (
-    f"{'seed':>5} {'kills':>6} {'complete':>9} {'identical':>10} {'by margin':>10} {'errors':>7} {'pages back':>11}"
-)
-HEADING += f" {'wait p50':>9} {'p99 s':>7} {'undisturbed':>12} {'disturbed s':>12}"
+HEADING = f"{'fault':>7} {'seed':>5} {'restarts':>9} {'complete':>9} {'identical':>10} {'by margin':>10} {'errors':>7}"
+HEADING += f" {'pages back':>11} {'wait p50':>9} {'p99 s':>7} {'undisturbed':>12} {'disturbed s':>12}  left"
 
 
 def line(result: Result) -> str:
     p50 = statistics.median(result.waits_s) if result.waits_s else float("nan")
     p99 = percentile(result.waits_s, 99) if result.waits_s else float("nan")
+    pages = "yes" if result.pages_back else "NO"
     return (
-        f"{result.seed:>5} {result.kills:>6} {result.complete:>6}/{result.streams:<2} {result.identical:>10} "
-        f"{result.within_margin:>10} {result.errors:>7} {'yes' if result.pages_back else 'NO':>11} "
-        f"{p50:>9.2f} {p99:>7.2f} {result.undisturbed_s:>12.1f} {result.disturbed_s:>12.1f}"
+        f"{result.fault:>7} {result.seed:>5} {result.restarts:>9} {result.complete:>6}/{result.streams:<2} "
+        f"{result.identical:>10} {result.within_margin:>10} {result.errors:>7} {pages:>11} "
+        f"{p50:>9.2f} {p99:>7.2f} {result.undisturbed_s:>12.1f} {result.disturbed_s:>12.1f}  {result.left or 'nothing'}"
     )
+
+
+def summary(results: list[Result]) -> list[str]:
+    lines: list[str] = []
+    for fault in dict.fromkeys(result.fault for result in results):
+        mine = [result for result in results if result.fault == fault]
+        waited = [wait for result in mine for wait in result.waits_s]
+        streams = sum(result.streams for result in mine)
+        lines.append(
+            f"{fault:>7}: {len(mine)} seeds, {sum(result.restarts for result in mine)} restarts, "
+            f"{sum(result.complete for result in mine)}/{streams} complete, "
+            f"{sum(result.identical for result in mine)} identical, "
+            f"{sum(result.within_margin for result in mine)} by the margin rule; wait p50 "
+            f"{statistics.median(waited) if waited else float('nan'):.2f} s, p99 {percentile(waited, 99):.2f} s"
+        )
+    return lines
 
 
 def main() -> None:
@@ -190,7 +312,10 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--fault", nargs="+", choices=list(FAULTS), default=list(FAULTS))
+    parser.add_argument("--times", type=int, default=10, help="faults of each seed")
+    parser.add_argument("--spare", default="auto", choices=["auto", "none", "imported", "loaded"])
+    parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
@@ -201,8 +326,11 @@ def main() -> None:
     results = trio.run(measure, options)
     if options.json:
         print_json(about, rows=[asdict(result) for result in results])
-    held = all(one.complete == one.streams == one.within_margin and one.pages_back for one in results)
-    sys.exit(0 if held else "a stream was lost")
+    else:
+        print("", *summary(results), sep="\n")
+    # A drawn token may be another one wherever numbers differ in the last place: then the share is told, and no more.
+    held = all(one.holds or (options.temperature and one.complete == one.streams) for one in results)
+    sys.exit(0 if held else "a stream was lost, or something was left")
 
 
 if __name__ == "__main__":

@@ -235,8 +235,7 @@ class Buckets:
         for pages in sorted({*widths[:: len(widths) // 5 or 1], *self.pages[::2], self.pages[-1]}):
             decodes = [key for rows in self._main_rows for key in self.decoding(rows, pages)]
             keys += [*decodes, *self._prefills(_round_up(self.pages, pages), sizes), *self.loops(decodes)]
-        # Stands in for whatever is not compiled yet.
-        keys.append(ProgramKey("decode", self.rows[-1], 1, self.pages[-1]))
+        keys.append(self._stand_in)
         keys += self._extras(self._main_rows)
         done = set(self.at_start(sizes))
         return [key for key in dict.fromkeys(keys) if key not in done]
@@ -246,8 +245,13 @@ class Buckets:
         widths = sorted({*self.pages, *(self.spans if self.view_pages else ())})
         decodes = [key for pages in widths for rows in self.rows for key in self.decoding(rows, pages)]
         prefills = [key for pages in self.pages for key in self._prefills(pages, self.chunks)]
-        forwards = dict.fromkeys([*prefills, self.group, *decodes, *self.loops(decodes)])
+        forwards = dict.fromkeys([*prefills, self.group, *decodes, *self.loops(decodes), self._stand_in])
         return [*forwards, *map(self.sample, self.rows), *self._extras(self.rows)]
+
+    @property
+    def _stand_in(self) -> ProgramKey:
+        """The shape that decodes whatever has no program of its own yet."""
+        return ProgramKey("decode", self.rows[-1], 1, self.pages[-1])
 
     @property
     def _main_rows(self) -> list[int]:

@@ -228,6 +228,11 @@ class JaxLocalRunner(ModelRunner):
         return None if self._link is None else self._link.process.pid
 
     @property
+    def sessions(self) -> int:
+        """How many sessions were begun: one more than restarts of the context."""
+        return self._sessions
+
+    @property
     def spare_pid(self) -> int | None:
         """The process id of the process that stands by, while there is one."""
         return self._spare.pid
