@@ -5,7 +5,7 @@ BIN := .venv/bin
 MODEL ?=
 SECONDS ?= 600
 
-.PHONY: serve chat test check docs bench mutants soak fuzz clean
+.PHONY: serve chat test check docs bench mutants soak fuzz coverage clean
 
 serve: .venv/serve.stamp  ## fetch the default model and serve it on 127.0.0.1:8080
 	$(BIN)/atomr-trio serve $(MODEL)
@@ -14,6 +14,10 @@ chat: .venv/serve.stamp  ## talk to the model in the terminal
 	$(BIN)/atomr-trio chat $(MODEL)
 
 test: .venv/test.stamp  ## everything the tests need, then the tests
+	$(BIN)/python -m pytest
+
+# Not part of the tests: the tracer makes the property tests four times as slow.
+coverage: .venv/test.stamp  ## which lines no test reaches
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 # pyright takes `--verifytypes`'s environment from the `python` in the path, and from nowhere else.

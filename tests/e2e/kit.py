@@ -56,12 +56,13 @@ class Server:
         raise AssertionError(f"the server did not come up: {''.join(self.stderr)}")
 
     @property
+    def device_pids(self):
+        """The device process, the server's child that runs the engine, and then the one that stands by."""
+        return [pid for pid in children(self.process.pid) if "atomr_trio.engine.process" in command_of(pid)]
+
+    @property
     def device_pid(self):
-        """The device process: the server's child that runs the engine."""
-        for pid in children(self.process.pid):
-            if "atomr_trio.engine.process" in command_of(pid):
-                return pid
-        return None
+        return next(iter(self.device_pids), None)
 
     def wait_ready(self, status=200):
         """Wait until /readyz says so."""
@@ -126,6 +127,19 @@ def is_running(pid):
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+def wait_until_idle(pid):
+    """Wait until a process has computed nothing for a while."""
+    used = -1
+    while (now := cpu_ticks(pid)) != used:
+        used = now
+        threading.Event().wait(1.0)
+
+
+def cpu_ticks(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def wait_for(condition, timeout=120):

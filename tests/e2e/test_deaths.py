@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from .kit import events, is_running, served, wait_for
+from .kit import events, is_running, served, wait_for, wait_until_idle
 
 LONG = {"max_tokens": 8000, "ignore_eos": True}
 
@@ -101,6 +101,29 @@ def test_open_streams_survive_the_death_of_the_device_process(smollm2_path):
         assert server.http.get("/livez").status_code == 200
         assert server.device_pid is None
         assert server.end() == 0
+
+
+def test_the_process_that_stands_by_goes_on_and_none_outlives_the_server(smollm2_path):
+    with served("--dtype", "float32", "--max-model-len", "1024", "--spare", "loaded") as server:
+        ask = {"max_tokens": 60, "ignore_eos": True}
+        undisturbed = server.chat("Tell me a story about a fox.", **ask).json()["choices"][0]["message"]["content"]
+        wait_for(lambda: len(server.device_pids) == 2)
+        first, spare = server.device_pids
+        wait_until_idle(spare)
+        with ThreadPoolExecutor(1) as pool:
+            with server.stream("Hello", **ask) as probe:
+                stream = pool.submit(read_text, server, "Tell me a story about a fox.", **ask)
+                received = events(probe)
+                next(received)
+                os.kill(first, signal.SIGKILL)
+                assert list(received)[-1] == "[DONE]"
+            assert stream.result(timeout=120) == undisturbed
+        wait_for(lambda: len(server.device_pids) == 2)
+        assert server.device_pid == spare
+        both = server.device_pids
+        server.process.kill()
+        server.process.wait()
+        wait_for(lambda: not any(map(is_running, both)), timeout=2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
