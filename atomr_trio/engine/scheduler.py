@@ -279,7 +279,8 @@ class Scheduler:
         return Chunk(sequence, sequence.num_computed, min(sequence.remaining, most))
 
     def _is_long(self, sequence: Sequence) -> bool:
-        return sequence.remaining > self.limits.short
+        # Who has begun to answer is one of the streams that long prompts are to spare: preempted, or resumed.
+        return sequence.remaining > self.limits.short and not sequence.generated
 
     def _completed_by(self, chunks: Iterable[Chunk]) -> frozenset[bytes]:
         return frozenset(

@@ -13,6 +13,10 @@ __all__ = ["Journal", "resumed"]
 _TRIALS = 2
 """Deaths alone without a token that convict a request: one may be chance."""
 
+_DOUBTS = 2
+"""Deaths in a row without a token that make a request suspect: what kills from outside may strike twice, but to have
+everybody go on one by one takes longer than to compute all of them again."""
+
 
 def resumed(batch: ExecuteBatch, told: tuple[int, ...]) -> ExecuteBatch:
     """Return what is left of a request: ``told`` are the token ids that its client has."""
@@ -21,12 +25,12 @@ def resumed(batch: ExecuteBatch, told: tuple[int, ...]) -> ExecuteBatch:
 
 @define(eq=False)
 class _Entry:
-    """A request. ``suspect``: it died without a token; ``trials``: how often it did so as the only one."""
+    """A request. ``fruitless``: how often in a row it died without a token; ``trials``: how often of these alone."""
 
     execute: Execute
     submitted: bool = False
     had: int = 0
-    suspect: bool = False
+    fruitless: int = 0
     trials: int = 0
 
     @property
@@ -36,6 +40,10 @@ class _Entry:
     @property
     def ended(self) -> bool:
         return self.execute.output.ended
+
+    @property
+    def suspect(self) -> bool:
+        return self.fruitless >= _DOUBTS
 
     @property
     def on_trial(self) -> bool:
@@ -54,20 +62,20 @@ class _Entry:
             self.acquit()
         else:
             self.trials += self.on_trial
-            self.suspect = True
+            self.fruitless += 1
         self.submitted = False
 
     def acquit(self) -> None:
-        self.suspect, self.trials = False, 0
+        self.fruitless = self.trials = 0
 
 
 @define
 class Journal:
     """The requests of one worker, oldest first, and what its context is to be given of them.
 
-    What a context had when it died goes on in the next one, from the tokens that were told. Who got no token in between
-    is under suspicion: such requests go on one by one, the next when the last got a token. If the
-    context dies then, the one on trial waits until another death can be afforded, and if it dies of it again, it is
+    What a context had when it died goes on in the next one, from the tokens that were told. Who got no token in
+    between, twice in a row, is under suspicion: such requests go on one by one, the next when the last got a token. If
+    the context dies then, the one on trial waits until another death can be afforded, and if it dies of it again, it is
     guilty: it is not run any more. So a request that kills the engine each time costs the others pauses, and not the
     engine.
 

@@ -34,6 +34,16 @@ def test_pieces_take_their_share_of_the_time_of_those_who_decode(costs, decoding
     assert step(sched)[0].chunks[0].length == length - computed
 
 
+def test_a_stream_that_is_computed_again_does_not_wait():
+    sched = scheduler(
+        pages=99, max_model_len=200, chunk=8, chunk_busy=2, pace=Costs(program=1000, positions=1, share=0.001)
+    )
+    sched.add(request(0, prompt=1, max_tokens=99))
+    step(sched)
+    sched.add(request(1, prompt=38, max_tokens=50, generated=[9, 9]))
+    assert [[chunk.length for chunk in step(sched)[0].chunks] for _ in range(5)] == [[8]] * 5
+
+
 def test_nobody_waits_where_nobody_decodes():
     sched = scheduler(pages=40, max_model_len=100, chunk=8, pace=Costs(program=1000, positions=1, share=0.001))
     sched.add(request(0, prompt=40))

@@ -178,7 +178,8 @@ class Machine(RuleBasedStateMachine):
         # Who is let in with a single token to compute is no stream that could stall.
         busy = any(s.pending or s.generated > len(s.request.generated) for s in plan.decodes)
         for number, chunk in enumerate(plan.chunks):
-            short = chunk.sequence.remaining <= limits.short
+            # One that has begun to answer is one of those that are to be spared.
+            short = chunk.sequence.remaining <= limits.short or chunk.sequence.generated > 0
             most = limits.chunk_busy if busy else max(limits.chunk, limits.chunk_busy if plan.decodes else 0)
             assert 1 <= chunk.length <= (max(most, limits.chunk) if short else most)
             assert chunk.start == chunk.sequence.num_computed
