@@ -21,6 +21,7 @@ import signal
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
@@ -119,10 +120,31 @@ async def until(condition: Callable[[], bool]) -> None:
         await trio.sleep(0.01)
 
 
-async def kill_often(target: Deployed, moments: list[float], killed: list[float]) -> None:
-    """Kill the device process; each moment counts from when the one before was serving again."""
+async def stands_by(target: Deployed) -> None:
+    """Wait until there is a spare process and it has nothing more to do."""
+    used = -1
+    while True:
+        await trio.sleep(1)
+        pid = target.runner.spare_pid
+        before, used = used, -1 if pid is None else cpu_ticks(pid)
+        if pid is not None and used == before:
+            return
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+async def kill_often(target: Deployed, moments: list[float], killed: list[float], *, settled: bool) -> None:
+    """Kill the device process; each moment counts from when the one before was serving again.
+
+    With ``settled``, also from when the next spare process stood by.
+    """
     for pause in moments:
         await until(lambda: target.runner.device_pid is not None and target.runner.loading is None)
+        if settled:
+            await stands_by(target)
         await trio.sleep(pause)
         pid = target.runner.device_pid
         if pid is not None:
@@ -206,7 +228,9 @@ async def disturbed(fault: str, seed: int, case: Case, options: argparse.Namespa
                 # Most of the kills shall meet open streams, however fast the machine is.
                 mean = case.took_s / (options.times + 1)
                 moments = [rng.uniform(0, 2 * mean) for _ in range(options.times)]
-                nursery.start_soon(kill_often, target, moments, killed)
+                if options.settled:
+                    await stands_by(target)
+                nursery.start_soon(partial(kill_often, settled=options.settled), target, moments, killed)
             start = trio.current_time()
             got = await run(target, case.prompts, case.sampling)
             end = trio.current_time()
@@ -315,6 +339,7 @@ def main() -> None:
     parser.add_argument("--fault", nargs="+", choices=list(FAULTS), default=list(FAULTS))
     parser.add_argument("--times", type=int, default=10, help="faults of each seed")
     parser.add_argument("--spare", default="auto", choices=["auto", "none", "imported", "loaded"])
+    parser.add_argument("--settled", action="store_true", help="kill only where a spare process stands by")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)

@@ -31,20 +31,51 @@ __all__ = ["Assembly", "assemble"]
 _CPU_COSTS = Costs(program=12, positions=1500, share=0.8)
 
 
+# A GPU decodes beside a prompt at hardly any cost; on a CPU each decoding step is a prompt less that is computed.
+_RESUME_FIRST = 512
+
+_SOON = 11
+"""Later programs that a process compiles while it stands by: full batches, and contexts twice as long as the first."""
+
+
 @frozen
 class Assembly:
-    """The parts that exist once a model is loaded. ``later``: the programs that are compiled in quiet moments."""
+    """The parts that exist once a model is loaded.
+
+    Args:
+        model: what was loaded.
+        scheduler: of its sequences.
+        executor: of its steps.
+        programs: that are compiled.
+        first: shapes that are compiled at once.
+        later: shapes that are compiled in quiet moments.
+    """
 
     model: LoadedModel
     scheduler: Scheduler
     executor: StepExecutor
     programs: CompileCache
+    first: list[ProgramKey]
     later: list[ProgramKey]
 
     def activate(self) -> None:
         """Allocate the cache, and begin to compile what the first requests do not need."""
         self.executor.state.allocate()
         self.programs.prepare_when_quiet(self.later)
+
+    def stand_by(self) -> None:
+        """Compile what streams in their first minute need, and run it once; the cache that this takes is let go of."""
+        keys = [*self.first, *self.later[:_SOON]]
+        self.programs.warm_up(keys, lambda _done, _total: None)
+        self.executor.state.allocate()
+        self.executor.run_dry(keys)
+        self.executor.state.release()
+
+    def use_quiet(self) -> bool:
+        """Run one of the programs that are compiled, dry; false if all have been run."""
+        waiting = [key for key in (*self.first, *self.later) if not self.executor.has_run(key)]
+        self.executor.run_dry([key for key in waiting if key in self.programs.compiled][:1])
+        return bool(waiting)
 
 
 def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable[[int, int], None]) -> Assembly:
@@ -55,7 +86,7 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
     """
     attend = choose_backend(settings.attention, model.device.platform, model.device.capability)
     chunk, chunk_busy, short, burst = _chunks(settings, model.device)
-    chunks = chunk, chunk_busy
+    chunks = chunk, chunk_busy, short or chunk
     steps = _decode_steps(settings, model.device)
     limits = SchedulerLimits(
         max_num_seqs=settings.max_num_seqs,
@@ -63,6 +94,7 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
         chunk=chunk,
         chunk_busy=chunk_busy,
         pace=_CPU_COSTS if model.device.is_cpu else None,
+        resume_first=_RESUME_FIRST if model.device.is_cpu else 0,
         short=short,
         burst=burst,
         decode_steps=steps,
@@ -86,12 +118,13 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
     programs = CompileCache(
         ProgramBuilder(model.served, model.params, shapes_of(new_kv, heads), places, attend, model.layout)
     )
-    programs.warm_up(buckets.at_start(chunks), on_progress)
+    first = buckets.at_start(chunks)
+    programs.warm_up(first, on_progress)
     state = DeviceState(model.params, new_kv, partial(_new_view, sizes, page_size, heads), places)
     drawing = Drawing(model.served.sizes.vocab_size, buckets)
     executor = StepExecutor(state, programs, buckets, settings.page_size, drawing)
     scheduler = Scheduler(limits, BlockPool(model.num_pages, settings.page_size))
-    return Assembly(model, scheduler, executor, programs, buckets.ladder(chunks))
+    return Assembly(model, scheduler, executor, programs, first, buckets.ladder(chunks))
 
 
 def _new_view(config: CacheShape, page_size: int, sharding: NamedSharding | None, key: ProgramKey) -> View:
@@ -106,10 +139,10 @@ def _decode_steps(settings: EngineSettings, device: Device) -> int:
 
 
 def _chunks(settings: EngineSettings, device: Device) -> tuple[int, int, int, int]:
-    # A CPU computes 64 rows as efficiently as 256, and sooner; a GPU is not even awake at 64. Beside decoding rows, 16
+    # A CPU computes 128 rows as efficiently as 256, and sooner; a GPU is not even awake at 64. Beside decoding rows, 16
     # take a CPU longer than a few of those rows, but less would compute a prompt for ever: see `benchmarks/stretch.py`.
     # What arrives together is another matter: a batch that fills twice as fast is worth one gap twice as long.
-    idle, busy, short, burst = (64, 16, 64, 128) if device.is_cpu else (512, 256, 0, 512)
+    idle, busy, short, burst = (128, 16, 64, 128) if device.is_cpu else (512, 256, 0, 512)
     chunk = settings.prefill_chunk or idle
     if settings.prefill_chunk_busy is not None:
         return chunk, settings.prefill_chunk_busy, 0, settings.prefill_chunk_busy

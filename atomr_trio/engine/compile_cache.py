@@ -1,7 +1,5 @@
 """Programs by shape: each compiled once, at the start, in the background, or when a step cannot do without it."""
 
-import os
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -10,21 +8,14 @@ from typing import Any
 from attrs import define, field
 
 from .buckets import ProgramKey, best_cover
+from .politeness import be_nice
 
-__all__ = ["CompileCache", "be_nice"]
+__all__ = ["CompileCache"]
 
 Program = Callable[..., Any]
 
 # A second one gains little on two cores, a third nothing: tracing holds the interpreter's lock.
 _THREADS_AT_START = 2
-_NICE = 19
-
-
-def be_nice() -> None:
-    """Let everybody else go first, from now on: this thread and those that it starts."""
-    # Only Linux has a priority per thread; elsewhere this would slow the whole process down.
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 @define

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from .attention import View
 from .buckets import ProgramKey
@@ -76,6 +76,11 @@ class DeviceState:
         """Allocate the cache, if that was not done before."""
         self._kv = self._kv or self._new_kv()
 
+    def release(self) -> None:
+        """Let go of the cache, until it is allocated again."""
+        self.forget()
+        self._kv = []
+
     @property
     def lost(self) -> bool:
         """The cache went into a step that failed after it was donated."""
@@ -110,6 +115,12 @@ class DeviceState:
         packed = pack_steps(key, placed)
         self._kv, view.arrays, logits = program(self._params, self._kv, view.arrays, packed, self.last)
         return Forwarded(placed, logits, logits)
+
+    def fill_nothing(self, key: ProgramKey, fill: Program) -> View:
+        """Dispatch the filling of a row of a view with nobody's pages."""
+        view = self._view_for(evolve(key, kind="view"))
+        view.arrays = fill(self._kv, view.arrays, np.zeros(1 + key.pages, np.int32))
+        return view.arrays
 
     def loop(self, key: ProgramKey, program: Program, rows: list[Row]) -> Looped:
         """Dispatch a loop that reads pages."""

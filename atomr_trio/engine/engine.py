@@ -81,6 +81,8 @@ class Engine:
         with _out_of_memory("the model does not fit into the device's memory"):
             self._loaded = assemble(self.settings, model, partial(on_progress, "compile"))
             self._stepper = Stepper(self._loaded, self.settings.steps_ahead, self._scores, self._dispatching)
+            if standby:
+                self._loaded.stand_by()
         if not standby:
             self.activate()
         return self._describe(loaded - started, perf_counter() - loaded)
@@ -93,6 +95,14 @@ class Engine:
         """
         with _out_of_memory("the cache does not fit into the device's memory"):
             self._state.activate()
+
+    def use_quiet(self) -> bool:
+        """Do something that saves later steps time, for up to a second; call it while the engine is ``idle``.
+
+        Returns:
+            False if there is nothing left to be done.
+        """
+        return self.idle and self._state.use_quiet()
 
     def compile_everything(self, on_progress: OnProgress = _silent) -> None:
         """Compile all shapes now, so that no later step waits for one; prompt log probabilities excepted."""

@@ -4,7 +4,7 @@ A step is prepared (which programs does it take, and are they there?), started, 
 one may be started before the last one is read: the tokens that it begins with are on the device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import define, evolve, field
 
@@ -12,6 +12,7 @@ from .buckets import Buckets, ProgramKey
 from .compile_cache import CompileCache
 from .device_state import DeviceState, Forwarded, Looped, Program
 from .drawing import DrawCall, Drawing, Needs
+from .dry_run import run_dry
 from .packing import Row, Rows
 from .readout import Started
 from .scheduler import Chunk, StepPlan
@@ -39,6 +40,7 @@ class StepExecutor:
     _page_size: int
     drawing: Drawing
     _places: dict[Sequence, int] = field(init=False, factory=dict[Sequence, int])
+    _ran: set[ProgramKey] = field(init=False, factory=set[ProgramKey])
 
     def warm_up(self, on_progress: Callable[[int, int], None]) -> None:
         """Compile all shapes now; ``on_progress`` is called with (programs done, programs in all)."""
@@ -62,6 +64,17 @@ class StepExecutor:
         group = self._buckets.group if self._buckets.group in self._programs.compiled else None
         work = Work(plan, decodes, prefills_of(plan.chunks, scored, group, self._page_size))
         return work if wait_for_programs else self._at_hand(work)
+
+    def run_dry(self, keys: Iterable[ProgramKey]) -> None:
+        """Run these programs once, on nothing, if they are compiled and have not been. No step may be under way."""
+        for key in keys:
+            if key not in self._ran and key in self._programs.compiled:
+                self._ran.add(key)
+                run_dry(self.state, key, self._programs.get(key), self._programs.get)
+
+    def has_run(self, key: ProgramKey) -> bool:
+        """Say whether the program of this shape was run, dry or not."""
+        return key in self._ran
 
     def forget(self) -> None:
         """Let go of what only the next step could use: a step has failed."""

@@ -14,6 +14,7 @@ from atomr_trio.core import InferenceError
 from .connection import EXIT_VIOLATION, Connection
 from .frames import Configure, ProtocolViolation
 from .parent_death import exit_with_parent
+from .politeness import be_nice_as_a_whole
 from .program_cache import discard_unreadable_programs, programs_folder
 
 __all__ = ["EXIT_FATAL", "main", "set_signals"]
@@ -67,6 +68,8 @@ def _serve(connection: Connection) -> None:
             raise ProtocolViolation("the first frame must be Configure")
         if configure.settings.cache_dir is not None:
             discard_unreadable_programs(programs_folder(configure.settings.cache_dir))
+        if configure.standby != "none":
+            be_nice_as_a_whole(True)
         # Here and not above: importing jax takes a second, in which the reader already watches the socket.
         from .service import Service
 

@@ -38,6 +38,8 @@ class SchedulerLimits:
         pace: what steps cost, where long prompts wait for those who decode; ``None``: a piece goes with each step.
         short: a prompt that lacks at most so many tokens is computed at once, busy or not: one longer gap in the
             streams is better than several.
+        resume_first: nobody decodes while a stream of an earlier process, which has waited for longer than anybody
+            here, still lacks tokens, though at most so many; 0: they take turns.
         burst: a step takes further prompts that it can finish, as long as all of its prompts have at most so many
             tokens: who arrives together starts together, and the batch fills in few steps.
         decode_steps: tokens that each sequence gets in one step, while all that there is to do is to decode.
@@ -53,6 +55,7 @@ class SchedulerLimits:
     chunk_busy: int = field(validator=validators.ge(1))
     pace: Costs | None = None
     short: int = field(default=0, validator=validators.ge(0))
+    resume_first: int = field(default=0, validator=validators.ge(0))
     burst: int = field(default=0, validator=validators.ge(0))
     decode_steps: int = field(default=1, validator=validators.ge(1))
     max_waiting: int = field(default=1024, validator=validators.ge(1))
@@ -146,14 +149,20 @@ class Scheduler:
 
         Never empty, unless this is ``idle`` or a step on the device has to be booked first.
         """
+        plan = self._plan([], may_admit=True) if self._resumes_first() else None
+        if plan is not None and plan.sequences:
+            return plan
         before = self.preemptions
         decodes = self._grow_decodes()
+        # A newcomer would take the very pages that somebody has just given up.
+        return self._plan(decodes, may_admit=self.preemptions == before)
+
+    def _plan(self, decodes: list[Sequence], *, may_admit: bool) -> StepPlan:
         chunks: list[Chunk] = []
         for sequence in self.running:
             if sequence.remaining > 1:
                 self._include(sequence, chunks, busy=bool(decodes))
-        # A newcomer would take the very pages that somebody has just given up.
-        if self.preemptions == before:
+        if may_admit:
             self._admit(decodes, chunks)
         return StepPlan(tuple(decodes), tuple(chunks), self._steps(decodes))
 
@@ -202,6 +211,10 @@ class Scheduler:
         while self.running:
             self._preempt(self.running[-1])
         self.pool.forget_all()
+
+    def _resumes_first(self) -> bool:
+        everyone = (*self.running, *self.waiting)
+        return any(s.is_resumed and 1 < s.remaining <= self.limits.resume_first for s in everyone)
 
     def _grow_decodes(self) -> list[Sequence]:
         longest = self.limits.max_model_len

@@ -68,6 +68,11 @@ class Sequence:
         return self.request.id
 
     @property
+    def is_resumed(self) -> bool:
+        """It goes on with an answer of an earlier process, and has got nothing from this one yet."""
+        return 0 < self.generated == len(self.request.generated)
+
+    @property
     def prompt_len(self) -> int:
         """Tokens of the prompt."""
         return len(self.request.prompt_ids)

@@ -10,7 +10,6 @@ from attrs import define, field
 
 from atomr_trio.core import CudaContextPoisoned, InferenceError, ModelLoadError, OutOfMemory, Unrecoverable
 
-from .compile_cache import be_nice
 from .connection import Connection
 from .device import first_device
 from .engine import Engine, StepResult
@@ -32,6 +31,7 @@ from .frames import (
 )
 from .injection import Injector
 from .memory import available_bytes
+from .politeness import be_nice, be_nice_as_a_whole
 
 __all__ = ["Service", "fatal_frame"]
 
@@ -40,6 +40,9 @@ _LACKING_S = 0.02
 
 _ROOM = 2 * 1024**3
 """Free memory, in bytes, with less of which a process stands by without a model: one that serves may want it."""
+
+_QUIET_S = 0.1
+"""How long to wait for work before something else is done."""
 
 _LOOK_S = 0.5
 """How often to look whether loading has failed that nobody waits for."""
@@ -136,6 +139,7 @@ class Service:
 
     def _activate(self, faults: list[PlannedFault]) -> None:
         self._active = True
+        be_nice_as_a_whole(False)
         if faults:
             injector = Injector(faults)
             self._engine.on_dispatch = injector.on_dispatch
@@ -144,9 +148,15 @@ class Service:
 
     def _next_frames(self) -> list[ParentFrame]:
         if self._engine.idle:
-            return [self._connection.receive()]
+            return self._wait_for_work()
         # While a program is compiled nothing can be computed, but aborts and other requests are not to wait for it.
         return self._connection.receive_within(_LACKING_S) if self._lacking else []
+
+    def _wait_for_work(self) -> list[ParentFrame]:
+        while self._engine.use_quiet():
+            if frames := self._connection.receive_within(_QUIET_S):
+                return frames
+        return [self._connection.receive()]
 
     def _report(self, stage: str, done: int, total: int) -> None:
         if self._active:

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scheduler_kit import request, scheduler, step
+from scheduler_kit import ids, request, scheduler, step
 
 from atomr_trio.engine.pace import Costs
 
@@ -42,6 +42,22 @@ def test_a_stream_that_is_computed_again_does_not_wait():
     step(sched)
     sched.add(request(1, prompt=38, max_tokens=50, generated=[9, 9]))
     assert [[chunk.length for chunk in step(sched)[0].chunks] for _ in range(5)] == [[8]] * 5
+
+
+def test_streams_of_an_earlier_process_are_computed_before_anybody_decodes():
+    sched = scheduler(pages=99, max_model_len=200, chunk=8, chunk_busy=8, burst=8, resume_first=20)
+    for number, length in enumerate([5, 12, 30]):
+        sched.add(request(number, prompt=length, max_tokens=50, generated=[9]))
+    steps = [step(sched)[0] for _ in range(5)]
+    assert [[(c.sequence.id, c.length) for c in plan.chunks] for plan in steps] == [
+        [(0, 6)],
+        [(1, 8)],
+        [(1, 5)],
+        # This one lacks too much for the others to wait for all of it.
+        [(2, 8)],
+        [(2, 8)],
+    ]
+    assert [ids(plan.decodes) for plan in steps] == [[], [], [], [0, 1], [0, 1]]
 
 
 def test_nobody_waits_where_nobody_decodes():

@@ -36,6 +36,7 @@ class Machine(RuleBasedStateMachine):
         pace=st.none()
         | st.builds(Costs, program=st.floats(0, 20), positions=st.floats(1, 50), share=st.floats(0.1, 2)),
         short=st.integers(0, 9),
+        resume_first=st.integers(0, 20),
         burst=st.integers(0, 20),
         decode_steps=st.integers(1, 5),
         plain=st.booleans(),
