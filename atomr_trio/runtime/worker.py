@@ -4,7 +4,7 @@ import logging
 
 import trio
 
-from atomr_trio.actor import Actor, ActorRef, Context, Directive, Props, SupervisorStrategy, Terminated
+from atomr_trio.actor import Actor, ActorRef, Context, Directive, Props, SupervisorStrategy, Terminated, leaves
 from atomr_trio.core import (
     CudaContextPoisoned,
     Deployment,
@@ -100,7 +100,11 @@ class WorkerActor(Actor[WorkerMsg]):
 
     async def on_terminated(self, terminated: Terminated, ctx: Context[WorkerMsg]) -> None:
         """A worker without a context cannot work."""
-        raise Unrecoverable(str(terminated.failure or terminated.reason)) from terminated.failure
+        failure = terminated.failure
+        # A session is often a nursery: what went wrong is inside of its group.
+        typed = [leaf for leaf in leaves(failure) if isinstance(leaf, InferenceError)] if failure else []
+        cause = typed[0] if typed else failure
+        raise Unrecoverable(str(cause or terminated.reason)) from cause
 
     async def post_stop(self, ctx: Context[WorkerMsg]) -> None:
         """Let go of every request that is still in flight."""

@@ -325,6 +325,35 @@ def test_nothing_is_compiled_after_warm_up(engine):
     assert engine._loaded.programs.compiled == programs
 
 
+def test_programs_that_are_run_on_nothing_leave_the_cache_as_it_is(engine, reference):
+    prompt = [5 + n % 7 for n in range(20)]
+    engine.add(request(0, prompt, 4))
+    first, _ = collect(engine)
+    engine.compile_everything()
+    assert engine.use_quiet()
+    while engine.use_quiet():
+        pass
+    engine.add(request(1, prompt, 4))
+    outputs = []
+    while not engine.idle:
+        assert not engine.use_quiet()
+        outputs += engine.step().outputs
+    # Found in the pages that were written before, and they hold what was written.
+    assert outputs[-1].cached_tokens > 0
+    assert [token for output in outputs for token in output.token_ids] == first[0] == reference.greedy(prompt, 4)
+
+
+def test_an_engine_that_stands_by_has_no_cache_until_it_is_needed(programs_dir, reference):
+    engine = Engine(tiny_settings(programs_dir))
+    engine.load(standby=True)
+    assert engine._loaded.executor.state._kv == []
+    assert all(map(engine._loaded.executor.has_run, engine._loaded.first))
+    engine.activate()
+    engine.add(request(0, [3, 4, 5], 6))
+    assert collect(engine)[0] == {0: reference.greedy([3, 4, 5], 6)}
+    engine.close()
+
+
 def test_another_engine_finds_all_programs_in_the_cache(engine, programs_dir):
     engine.compile_everything()
     events = []

@@ -182,11 +182,15 @@ async def test_a_deployment_that_is_not_idempotent_computes_nothing_twice(autoju
 
 async def test_without_another_replica_the_end_is_a_typed_refusal(autojump_clock):
     runner, outcomes = Storyteller(), {}
-    async with cluster_of([runner]) as cluster, trio.open_nursery() as nursery:
-        nursery.start_soon(ask, cluster, outcomes, "one", 5)
-        await trio.sleep(2.5)
-        runner.fail(Unrecoverable("the device fell off the bus"))
-    assert isinstance(outcomes["one"], DeploymentUnavailable)
+    async with cluster_of([runner]) as cluster:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, cluster, outcomes, "one", 5)
+            await trio.sleep(2.5)
+            runner.fail(Unrecoverable("the device fell off the bus"))
+        assert isinstance(outcomes["one"], DeploymentUnavailable)
+        # The session's failure came in a nursery's group.
+        await ask(cluster, outcomes, "two", 5)
+        assert "the device fell off the bus" in str(outcomes["two"])
 
 
 @pytest.mark.parametrize("when", [0.1, 2.5, 3.2])
