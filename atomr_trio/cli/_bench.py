@@ -149,4 +149,4 @@ def _api_key(variable: str | None) -> str | None:
 
 
 def _served(options: dict[str, Any]) -> ModelOptions:
-    return ModelOptions(**{field.name: options[field.name] for field in fields(ModelOptions)})
+    return ModelOptions(**{field.name: options[field.name] for field in fields(ModelOptions) if field.name in options})

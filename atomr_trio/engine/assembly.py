@@ -1,5 +1,6 @@
 """Puts the parts of an engine together for a model that is loaded."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import cast
@@ -12,6 +13,7 @@ from .blocks import BlockPool, pages_for
 from .buckets import Buckets, ProgramKey
 from .compile_cache import CompileCache
 from .device import Device, shapes_of, zeros
+from .device_errors import fault_name
 from .device_state import DeviceState
 from .drawing import Drawing
 from .execution import StepExecutor
@@ -24,6 +26,8 @@ from .settings import EngineSettings
 from .validation import MAX_BIASED, MAX_END_TOKENS
 
 __all__ = ["Assembly", "assemble"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 # Fitted to what `benchmarks/stretch.py` shows with SmolLM2 on two cores, where a row takes about 1.7 ms. A larger model
@@ -68,14 +72,24 @@ class Assembly:
         keys = [*self.first, *self.later[:_SOON]]
         self.programs.warm_up(keys, lambda _done, _total: None)
         self.executor.state.allocate()
-        self.executor.run_dry(keys)
+        self._run_dry(keys)
         self.executor.state.release()
 
     def use_quiet(self) -> bool:
         """Run one of the programs that are compiled, dry; false if all have been run."""
         waiting = [key for key in (*self.first, *self.later) if not self.executor.has_run(key)]
-        self.executor.run_dry([key for key in waiting if key in self.programs.compiled][:1])
+        self._run_dry([key for key in waiting if key in self.programs.compiled][:1])
         return bool(waiting)
+
+    def _run_dry(self, keys: list[ProgramKey]) -> None:
+        try:
+            self.executor.run_dry(keys)
+        except Exception as error:
+            # A step of this shape meets it again, and knows what to do. What the pages held may be gone with it.
+            logger.warning("a program could not be run ahead of time (%s)", fault_name(error))
+            if self.executor.state.lost:
+                self.scheduler.restart_all()
+                self.executor.state.rebuild()
 
 
 def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable[[int, int], None]) -> Assembly:

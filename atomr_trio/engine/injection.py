@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 
 from attrs import define, field
@@ -73,6 +72,6 @@ def _happen(fault: PlannedFault) -> None:
         case "hang":
             threading.Event().wait()
         case "slow":
-            time.sleep(fault.seconds)
+            threading.Event().wait(fault.seconds)
         case kind:
             raise _ERRORS[kind]()

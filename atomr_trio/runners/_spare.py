@@ -104,4 +104,5 @@ class Spare:
             # Whoever took it has to end it.
             if self._link is link:
                 self._link = None
-                await link.close()
+                with trio.CancelScope(shield=True):
+                    await link.close()

@@ -343,6 +343,28 @@ def test_programs_that_are_run_on_nothing_leave_the_cache_as_it_is(engine, refer
     assert [token for output in outputs for token in output.token_ids] == first[0] == reference.greedy(prompt, 4)
 
 
+def test_a_program_that_cannot_be_run_ahead_of_time_fails_nobody(engine, monkeypatch, reference, caplog):
+    prompt = [9, 8, 7, 6, 5, 4]
+    engine.add(request(0, prompt, 3))
+    collect(engine)
+    executor = engine._loaded.executor
+    key = engine._loaded.first[0]
+    executor._ran.discard(key)
+
+    def lose(state, *_):
+        for leaf in jax.tree.leaves(state._kv):
+            leaf.delete()
+        raise jax_error("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr("atomr_trio.engine.execution.run_dry", lose)
+    assert engine.use_quiet()
+    assert "ahead of time" in caplog.text
+    engine.add(request(1, prompt, 3))
+    tokens, last = collect(engine)
+    assert tokens == {1: reference.greedy(prompt, 3)}
+    assert last[1].cached_tokens == 0
+
+
 def test_an_engine_that_stands_by_has_no_cache_until_it_is_needed(programs_dir, reference):
     engine = Engine(tiny_settings(programs_dir))
     engine.load(standby=True)
