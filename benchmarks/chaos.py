@@ -217,7 +217,7 @@ async def undisturbed(options: argparse.Namespace) -> list[Case]:
 async def disturbed(fault: str, seed: int, case: Case, options: argparse.Namespace) -> Result:
     before = Held.now()
     planned = {"seed": seed, "kinds": FAULTS[fault], "times": options.times, "seconds": 1.0}
-    planned["every"] = max(4, 3 * options.tokens // max(1, options.times))
+    planned["every"] = max(4, options.tokens // max(1, options.times))
     faults = None if fault == "kill" else planned
     async with deployed(
         options.model, spare=options.spare, step_timeout=HANGS_S, faults=faults, **common(options)

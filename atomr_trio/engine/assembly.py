@@ -67,12 +67,13 @@ class Assembly:
         self.executor.state.allocate()
         self.programs.prepare_when_quiet(self.later)
 
-    def stand_by(self) -> None:
+    def stand_by(self, goes_on: Callable[[], bool]) -> None:
         """Compile what streams in their first minute need, and run it once; the cache that this takes is let go of."""
-        keys = [*self.first, *self.later[:_SOON]]
-        self.programs.warm_up(keys, lambda _done, _total: None)
         self.executor.state.allocate()
-        self._run_dry(keys)
+        for key in (*self.first, *self.later[:_SOON]):
+            if goes_on():
+                self.programs.get(key)
+                self._run_dry([key])
         self.executor.state.release()
 
     def use_quiet(self) -> bool:

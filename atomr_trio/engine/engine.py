@@ -81,11 +81,17 @@ class Engine:
         with _out_of_memory("the model does not fit into the device's memory"):
             self._loaded = assemble(self.settings, model, partial(on_progress, "compile"))
             self._stepper = Stepper(self._loaded, self.settings.steps_ahead, self._scores, self._dispatching)
-            if standby:
-                self._loaded.stand_by()
         if not standby:
             self.activate()
         return self._describe(loaded - started, perf_counter() - loaded)
+
+    def stand_by(self, goes_on: Callable[[], bool]) -> None:
+        """Do for the first requests what can be done before there are any, between `load` and `activate`.
+
+        Args:
+            goes_on: asked now and then; false: there is something better to do.
+        """
+        self._state.stand_by(goes_on)
 
     def activate(self) -> None:
         """Do what `load` left out.

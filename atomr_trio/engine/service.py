@@ -124,10 +124,17 @@ class Service:
     def _load_standing_by(self) -> Ready:
         with ThreadPoolExecutor(1, "standby", initializer=be_nice) as pool:
             loading = pool.submit(self._engine.load, self._report, standby=True)
+            preparing = pool.submit(self._prepare, loading)
             self._activate(_activation(self._receive_while(loading)).faults)
             ready = loading.result()
+            preparing.result()
         self._engine.activate()
         return ready
+
+    def _prepare(self, loading: "Future[Ready]") -> None:
+        # Whoever is needed before this is done is needed now.
+        if loading.exception() is None:
+            self._engine.stand_by(lambda: not self._active)
 
     def _receive_while(self, loading: "Future[Ready]") -> ParentFrame:
         while not loading.done():

@@ -368,6 +368,9 @@ def test_a_program_that_cannot_be_run_ahead_of_time_fails_nobody(engine, monkeyp
 def test_an_engine_that_stands_by_has_no_cache_until_it_is_needed(programs_dir, reference):
     engine = Engine(tiny_settings(programs_dir))
     engine.load(standby=True)
+    engine.stand_by(lambda: False)
+    assert not any(map(engine._loaded.executor.has_run, engine._loaded.first))
+    engine.stand_by(lambda: True)
     assert engine._loaded.executor.state._kv == []
     assert all(map(engine._loaded.executor.has_run, engine._loaded.first))
     engine.activate()
