@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 MODEL ?=
 SECONDS ?= 600
+REQUESTS ?= 100000
 
 .PHONY: serve chat test check docs bench mutants soak fuzz coverage clean
 
@@ -41,8 +42,11 @@ mutants: .venv/test.stamp  ## plant faults in the actor core and see that the pr
 soak: .venv/test.stamp  ## fresh simulations of the actor core for SECONDS
 	$(BIN)/python tests/soak.py --seconds $(SECONDS)
 
-fuzz: .venv/test.stamp  ## the property suite with many more, and new, examples
+# The three go on where the tests stop: properties, the API as it is described, and raw bytes on the wire.
+fuzz: .venv/test.stamp  ## many more, and new, examples of the properties, the API and raw HTTP
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/properties --deselect tests/properties/test_simulation.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/gateway/fuzz_api.py
+	$(BIN)/python tests/fuzz_http.py --requests $(REQUESTS)
 
 clean:
 	rm -rf .venv site .pytest_cache .ruff_cache .hypothesis .coverage

@@ -13,9 +13,11 @@ from .core import CudaContextPoisoned as CudaContextPoisoned
 from .core import Deployment as Deployment
 from .core import DeploymentState as DeploymentState
 from .core import DeploymentUnavailable as DeploymentUnavailable
+from .core import Embedding as Embedding
 from .core import ExecuteBatch as ExecuteBatch
 from .core import FinishReason as FinishReason
 from .core import Forbidden as Forbidden
+from .core import Grammar as Grammar
 from .core import ImageBase64 as ImageBase64
 from .core import ImageUrl as ImageUrl
 from .core import InferenceError as InferenceError
@@ -42,6 +44,9 @@ from .core import TokenChunk as TokenChunk
 from .core import TokenLogprob as TokenLogprob
 from .core import Tokens as Tokens
 from .core import TokenUsage as TokenUsage
+from .core import Tool as Tool
+from .core import ToolCall as ToolCall
+from .core import ToolOffer as ToolOffer
 from .core import TransportKind as TransportKind
 from .core import Unauthorized as Unauthorized
 from .core import Unrecoverable as Unrecoverable

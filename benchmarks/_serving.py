@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import httpx2
 from attrs import define
@@ -63,11 +64,17 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def start_ours(*arguments: str) -> Server:
-    """Start `atomr-trio serve` on a free port."""
+def end_in_order() -> None:
+    """Have SIGTERM unwind the program, as Ctrl-C does: whoever has started a server stops it on the way."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def start_ours(*arguments: str, stderr: IO[str] | None = None) -> Server:
+    """Start `atomr-trio serve` on a free port; ``stderr`` gets what it logs, instead of the terminal."""
     command = [sys.executable, "-m", "atomr_trio.cli", "serve", "--port", "0", "--name", NAME, "--no-access-log"]
     command += arguments
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    end_in_order()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if found := re.search(r"served at (http://\S+)/v1", line):
@@ -80,6 +87,7 @@ def start_llama(path: str, model: Path, *arguments: str) -> Server:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [path, "-m", str(model), "--host", "127.0.0.1", "--port", str(port), *arguments]
+    end_in_order()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
     server = Server(process, f"http://127.0.0.1:{port}", [Path(path).name, "-m", model.name, *arguments])
     deadline = time.monotonic() + START_TIMEOUT

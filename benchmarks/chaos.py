@@ -6,7 +6,8 @@ memory runs out, a frame is torn; ``mix`` is any of them, slow steps and frames 
 must be complete, with the tokens of the undisturbed run, each once; where two tokens are nearly as likely as each
 other, computing in another batch may choose the other one: a text may differ from such a place on, and only there (the
 margin rule). The table tells how many streams were whole, how long each waited from a kill to its next token (of faults
-at a step: the longest pause of each stream), and whether anything was left: pages, processes, file descriptors.
+at a step: the longest pause of each stream), and whether anything was left: pages, processes, file descriptors, tasks,
+temporary files, memory of the server (it may have 32 MiB more).
 
 With ``--temperature 0.8`` each stream has a seed, and the table says how many went on to the same text, position by
 position.
@@ -15,11 +16,13 @@ position.
 """
 
 import argparse
+import gc
 import os
 import random
 import signal
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from itertools import count, pairwise
@@ -45,6 +48,8 @@ FAULTS = {
 }
 HANGS_S = 3.0
 """A step that takes longer counts as a hang."""
+
+ALLOWED_MIB = 32
 
 MARGIN = 0.05
 """Natural logarithms between the two best tokens below which either may be drawn."""
@@ -260,16 +265,29 @@ async def disturbed(fault: str, seed: int, case: Case, options: argparse.Namespa
 class Held:
     """What this process has."""
 
-    children: int
+    processes: int
     descriptors: int
+    tasks: int
+    files: int
+    mib: int
 
     @classmethod
     def now(cls) -> "Held":
+        gc.collect()
         children = sum(len(task.read_text().split()) for task in Path("/proc/self/task").glob("*/children"))
-        return cls(children, len(os.listdir("/proc/self/fd")))
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return cls(
+            children,
+            len(os.listdir("/proc/self/fd")),
+            trio.lowlevel.current_statistics().tasks_living,
+            sum(1 for _ in Path(tempfile.gettempdir()).rglob("*")),
+            pages * os.sysconf("SC_PAGE_SIZE") // 2**20,
+        )
 
     def beyond(self, before: "Held") -> str:
-        more = {"processes": self.children - before.children, "descriptors": self.descriptors - before.descriptors}
+        """Say what is more than before; memory may grow by what an allocator keeps for itself."""
+        more = {name: getattr(self, name) - value for name, value in asdict(before).items()}
+        more["mib"] -= ALLOWED_MIB
         return ", ".join(f"{count} {name}" for name, count in more.items() if count > 0)
 
 
@@ -348,7 +366,10 @@ def main() -> None:
     about = machine()
     if not options.json:
         print(f"{about}\n{command_line()}\n\n{HEADING}")
-    results = trio.run(measure, options)
+    with tempfile.TemporaryDirectory() as room:
+        # The children inherit it: whatever anybody leaves is found here.
+        os.environ["TMPDIR"] = tempfile.tempdir = room
+        results = trio.run(measure, options)
     if options.json:
         print_json(about, rows=[asdict(result) for result in results])
     else:

@@ -1,12 +1,12 @@
 """More than fits: many mixed requests at once on a KV pool and a queue that are far too small for them.
 
-The requests differ in everything: prompts of 5 to 300 tokens, answers of up to 100, greedy and sampled (seeded), with
+The requests differ in everything: prompts of 5 to 600 tokens, answers of up to 200, greedy and sampled (seeded), with
 several priorities, and some whose client leaves in the middle. Those that the bounded queue refuses come again after
 the time they are told. In the end each must have ended right: finish reason and number of tokens as asked for, and the
 tokens of those that are checked (a sample of them, in float32) those that the same request gets when it is alone. And
 nothing may be left: as many free pages as in the beginning, nobody running, nobody waiting.
 
-    python benchmarks/overload.py [--requests 200] [--kv-tokens 800] [--check 20] [--seed 0] [--json]
+    python benchmarks/overload.py [--requests 200] [--kv-tokens 1600] [--check 20] [--seed 0] [--json]
 """
 
 import argparse
@@ -175,9 +175,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--load-format", default="auto")
     parser.add_argument("--requests", type=int, default=200)
-    parser.add_argument("--prompt", type=int, default=300, help="longest prompt in tokens")
-    parser.add_argument("--output", type=int, default=100, help="longest answer in tokens")
-    parser.add_argument("--kv-tokens", type=int, default=800)
+    parser.add_argument("--prompt", type=int, default=600, help="longest prompt in tokens")
+    parser.add_argument("--output", type=int, default=200, help="longest answer in tokens")
+    parser.add_argument("--kv-tokens", type=int, default=1600)
     parser.add_argument("--concurrent", type=int, default=32, help="requests that the engine takes at once")
     parser.add_argument("--queue", type=int, default=64, help="requests that may wait beyond those")
     parser.add_argument("--check", type=int, default=20, help="requests that are asked again, alone")

@@ -4,8 +4,8 @@ Eight streams generate, in a cluster of this process (so that tokens can be told
 each has got so many tokens, one request with a long prompt arrives and asks for one token. The table compares the time
 between tokens of the eight in the time from its arrival to its first token with the time before: means, medians and
 99th percentiles over all tokens of all rounds, where n tokens that come at once took an n-th of the gap each; and the
-longest gap between two chunks that anyone saw. The mean is what must hold: pieces of the prompt go with some of the
-steps, so that a median would only say which kind of step there is more of.
+longest gap between two chunks that anyone saw. Mean and median must hold: pieces of the prompt go with some of the
+steps, so that a median alone would only say which kind of step there is more of.
 
     python benchmarks/stretch.py [--dtype auto] [--streams 8] [--prompt 1500] [--rounds 3] [--json]
 """
@@ -123,7 +123,7 @@ def show(description: str, before: Window, meanwhile: Window, took: list[float],
         print(f"{name:>10} {window.tokens:>8} {numbers}")
     names = ("mean_ms", 7), ("median_ms", 9), ("p99_ms", 7)
     ratios = " ".join(f"{getattr(meanwhile, name) / getattr(before, name):>{width}.2f}x" for name, width in names)
-    print(f"{'stretched':>10} {'':>8} {ratios}    (target: mean at most {MUST_HOLD:g}x)")
+    print(f"{'stretched':>10} {'':>8} {ratios}    (target: mean and median at most {MUST_HOLD:g}x)")
     print(f"\nthe prompt was computed in {', '.join(f'{seconds:.2f}' for seconds in took)} s")
 
 
@@ -142,7 +142,7 @@ def main() -> None:
     options = parser.parse_args()
     about = machine()
     description, before, meanwhile, took = trio.run(measure, options)
-    stretched = meanwhile.mean_ms / before.mean_ms
+    stretched = max(meanwhile.mean_ms / before.mean_ms, meanwhile.median_ms / before.median_ms)
     if options.json:
         values = {"before": asdict(before), "meanwhile": asdict(meanwhile), "prompt_s": took, "stretched": stretched}
         print_json(about, engine=description, holds=stretched <= MUST_HOLD, **values)
@@ -150,7 +150,7 @@ def main() -> None:
         print(f"{about}\n{command_line()}")
         show(description, before, meanwhile, took, options)
     if stretched > MUST_HOLD:
-        sys.exit(f"the mean time between tokens must stay below {MUST_HOLD:g} times")
+        sys.exit(f"mean and median of the time between tokens must stay below {MUST_HOLD:g} times")
 
 
 if __name__ == "__main__":

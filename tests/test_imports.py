@@ -14,9 +14,10 @@ MAY_IMPORT = {
     "actor": set(),
     "formats": {"core"},
     "catalog": {"core"},
+    "grammar": {"core"},
     "text": {"core", "formats"},
-    "engine": {"core", "formats"},
-    "runners": {"core", "actor", "formats", "catalog", "text", "engine"},
+    "engine": {"core", "formats", "grammar"},
+    "runners": {"core", "actor", "formats", "catalog", "grammar", "text", "engine"},
     "runtime": {"core", "actor", "runners"},
     "gateway": {"core", "actor", "runners", "runtime"},
     "cli": {"core", "actor", "catalog", "engine", "runners", "runtime", "gateway"},
@@ -28,6 +29,7 @@ FOREIGN = {
     "actor": {"attrs", "trio", "outcome"},
     "formats": {"attrs", "numpy", "gguf"},
     "catalog": {"attrs", "msgspec", "huggingface_hub"},
+    "grammar": {"attrs", "numpy", "llguidance"},
     "text": {"attrs", "tokenizers", "jinja2"},
     "engine": {"attrs", "msgspec", "numpy", "jax", "ml_dtypes", "gguf"},
     "runtime": {"attrs", "trio"},
@@ -85,7 +87,7 @@ def test_without_the_engine_extra_everything_else_works():
     """`pip install atomr-trio` alone: no jax, tokenizers, gguf, jinja2 beyond what the web stack brings."""
     code = """
 import sys
-for name in ("jax", "jaxlib", "tokenizers", "gguf", "numpy", "huggingface_hub"):
+for name in ("jax", "jaxlib", "tokenizers", "gguf", "numpy", "huggingface_hub", "llguidance"):
     sys.modules[name] = None
 import atomr_trio, atomr_trio.cli, atomr_trio.gateway, atomr_trio.runtime
 from atomr_trio.core import Deployment, ModelLoadError

@@ -1,9 +1,10 @@
-"""The `atomr-trio` command: `serve`, `chat`, `pull`, `bench`."""
+"""The `atomr-trio` command: `serve`, `chat`, `pull`, `bench`, `keys`."""
 
 import click
 
 from ._bench import bench
 from ._chat import chat
+from ._keys import keys
 from ._pull import pull
 from ._serve import serve
 
@@ -24,3 +25,4 @@ main.add_command(serve)
 main.add_command(chat)
 main.add_command(pull)
 main.add_command(bench)
+main.add_command(keys)

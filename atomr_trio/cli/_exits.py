@@ -8,14 +8,15 @@ import click
 from atomr_trio.actor import ActorFailed, leaves
 from atomr_trio.catalog import CatalogError
 from atomr_trio.core import DeploymentUnavailable, InferenceError, ModelLoadError
-from atomr_trio.gateway import BindError
+from atomr_trio.gateway import BindError, KeyFileError
 
 __all__ = ["exits"]
 
-FAILED, MODEL, BIND, INTERRUPTED = 1, 3, 4, 130
+FAILED, USAGE, MODEL, BIND, INTERRUPTED = 1, 2, 3, 4, 130
 STATUS: dict[type[InferenceError], int] = {
     BindError: BIND,
     CatalogError: MODEL,
+    KeyFileError: USAGE,
     ModelLoadError: MODEL,
     DeploymentUnavailable: MODEL,
 }

@@ -19,6 +19,9 @@ __all__ = ["ModelOptions", "model_options"]
 F = TypeVar("F", bound=Callable[..., Any])
 DTYPES = ("auto", "float32", "bfloat16", "int8")
 LOAD_FORMATS = ("auto", "dummy")
+TOOL_STYLES = ("auto", "none", "hermes", "llama3", "mistral", "mistral-args", "gemma", "smollm")
+POOLINGS = ("auto", "last", "mean")
+THOUGHT_STYLES = ("auto", "none", "think", "mistral")
 
 
 @frozen(kw_only=True)
@@ -34,7 +37,11 @@ class ModelOptions:
     max_model_len: int | None
     max_concurrent: int
     kv_tokens: int | None
+    tool_style: str = "auto"
+    thought_style: str = "auto"
     spare: str = "none"
+    pooling: str = "auto"
+    warm_embeddings: bool = False
 
     def deployment(self) -> Deployment:
         """Return the deployment they describe."""
@@ -65,7 +72,11 @@ class ModelOptions:
             "tensor_parallel": self.tensor_parallel,
             "max_model_len": self.max_model_len,
             "kv_tokens": self.kv_tokens,
+            "tool_style": self.tool_style,
+            "thought_style": self.thought_style,
             "spare": self.spare,
+            "pooling": self.pooling,
+            "warm_embeddings": self.warm_embeddings,
         }
         return {key: value for key, value in config.items() if value is not None}
 
@@ -99,6 +110,20 @@ def model_options(command: F) -> F:
         click.option("--max-model-len", type=click.IntRange(2), help="Prompt plus answer, in tokens."),
         click.option("--max-concurrent", type=click.IntRange(1, 1024), default=32, show_default=True),
         click.option("--kv-tokens", type=click.IntRange(2), help="Size of the KV pool, in tokens."),
+        click.option(
+            "--tool-style",
+            type=click.Choice(TOOL_STYLES),
+            default="auto",
+            show_default=True,
+            help="How the model calls functions; auto: as its chat template says.",
+        ),
+        click.option(
+            "--thought-style",
+            type=click.Choice(THOUGHT_STYLES),
+            default="auto",
+            show_default=True,
+            help="How it marks its reasoning; auto: as its chat template says.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)

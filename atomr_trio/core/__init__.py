@@ -7,6 +7,7 @@ from ._deployment import ProviderKind as ProviderKind
 from ._deployment import RuntimeKind as RuntimeKind
 from ._deployment import Serving as Serving
 from ._deployment import TransportKind as TransportKind
+from ._embedding import Embedding as Embedding
 from ._errors import Backpressure as Backpressure
 from ._errors import BadRequest as BadRequest
 from ._errors import BudgetExceeded as BudgetExceeded
@@ -29,6 +30,7 @@ from ._errors import Timeout as Timeout
 from ._errors import Unauthorized as Unauthorized
 from ._errors import Unrecoverable as Unrecoverable
 from ._errors import Unsupported as Unsupported
+from ._grammar import Grammar as Grammar
 from ._messages import ContentPart as ContentPart
 from ._messages import ExecuteBatch as ExecuteBatch
 from ._messages import ImageBase64 as ImageBase64
@@ -42,7 +44,19 @@ from ._output import TokenChunk as TokenChunk
 from ._output import TokenLogprob as TokenLogprob
 from ._output import Tokens as Tokens
 from ._output import TokenUsage as TokenUsage
+from ._reading import AnswerForm as AnswerForm
+from ._reading import AnswerReader as AnswerReader
+from ._reading import Called as Called
+from ._reading import Piece as Piece
+from ._reading import Said as Said
+from ._reading import Thought as Thought
+from ._rendering import Rendering as Rendering
 from ._runner import ChunkSink as ChunkSink
 from ._runner import ModelRunner as ModelRunner
 from ._runner import PromptCodec as PromptCodec
 from ._sampling import SamplingParams as SamplingParams
+from ._tools import Tool as Tool
+from ._tools import ToolCall as ToolCall
+from ._tools import ToolOffer as ToolOffer
+from ._vocabulary import Tokenize as Tokenize
+from ._vocabulary import Vocabulary as Vocabulary

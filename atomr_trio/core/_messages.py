@@ -6,7 +6,10 @@ from typing import Any
 from attrs import field, frozen
 
 from ._errors import BadRequest
+from ._reading import AnswerForm
+from ._rendering import Rendering
 from ._sampling import SamplingParams
+from ._tools import ToolCall, ToolOffer
 
 __all__ = [
     "ContentPart",
@@ -57,10 +60,23 @@ MessageContent = str | tuple[ContentPart, ...]
 
 @frozen
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Args:
+        role: who speaks.
+        content: what is said.
+        tool_calls: the functions that the assistant called in this turn.
+        tool_call_id: of a tool's result: the call that it answers.
+        name: of a tool's result: the function, where it is known.
+        reasoning: what the assistant thought before it spoke.
+    """
 
     role: Role = field(converter=Role)
     content: MessageContent
+    tool_calls: tuple[ToolCall, ...] = field(default=(), converter=tuple, kw_only=True)
+    tool_call_id: str = field(default="", kw_only=True)
+    name: str = field(default="", kw_only=True)
+    reasoning: str = field(default="", kw_only=True)
 
     @property
     def text(self) -> str:
@@ -89,9 +105,13 @@ class ExecuteBatch:
         messages: the conversation, or empty for a plain completion.
         prompt: the text, or the token ids, of a plain completion.
         sampling: how to draw tokens and when to stop.
+        tools: the functions that the model may call; ``None``: none.
+        rendering: how the conversation is put into the model's chat template.
+        embed: the answer is no text but an ``Embedding`` of the prompt, in one chunk.
         stream: the client reads as tokens come. Runners may ignore it.
         estimated_tokens: a guess for limiters; never below 1.
         prompt_ids: the prompt as token ids, filled in by the deployment's codec before the request is routed.
+        form: how to read the answer, filled in by the codec; ``None``: it is plain text.
         generated: token ids that were already sent to the client. A resumable runner continues after them.
         priority: lower runs sooner where requests wait, in [-100, 100]; 0 is usual. Runners may ignore it.
         cache_salt: what was computed for a prompt is used again only for requests of the same salt. With one for each
@@ -104,9 +124,13 @@ class ExecuteBatch:
     messages: tuple[Message, ...] = field(default=(), converter=tuple)
     prompt: str | tuple[int, ...] | None = None
     sampling: SamplingParams = field(factory=SamplingParams)
+    tools: ToolOffer | None = None
+    rendering: Rendering = field(factory=Rendering)
+    embed: bool = False
     stream: bool = False
     estimated_tokens: int = field(default=1, converter=lambda value: max(1, int(value)))
     prompt_ids: tuple[int, ...] | None = None
+    form: AnswerForm | None = None
     generated: tuple[int, ...] = ()
     priority: int = 0
     cache_salt: str = ""

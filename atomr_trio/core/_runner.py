@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from typing import ClassVar, Protocol, Self
 
 from ._deployment import Deployment, RuntimeKind, TransportKind
+from ._errors import Unsupported
+from ._grammar import Grammar
 from ._messages import ExecuteBatch
 from ._output import TokenChunk
 
@@ -37,7 +39,9 @@ class PromptCodec(Protocol):
         ...
 
     def prepare(self, batch: ExecuteBatch, /) -> ExecuteBatch:
-        """Return the batch with ``prompt_ids`` filled in and ``sampling.max_tokens`` settled. Pure; may take ms.
+        """Return the batch with ``prompt_ids`` and ``form`` filled in and ``sampling`` settled. Pure; may take ms.
+
+        Where a function must be called, ``sampling.grammar`` says so.
 
         Raises:
             BadRequest: the messages do not fit the model's template, or a token id is out of range.
@@ -54,6 +58,12 @@ class ModelRunner(ABC):
 
     resumable: ClassVar[bool] = False
     """True when a request can be continued from ``batch.generated``."""
+
+    calls_tools: ClassVar[bool] = False
+    """True when it makes calls of ``batch.tools`` itself and tells them as ``tool_call_delta``, instead of as text."""
+
+    embeds: ClassVar[bool] = False
+    """True when it answers batches that say ``embed`` with an embedding. The others are never given one."""
 
     @classmethod
     def from_deployment(cls, deployment: Deployment, /) -> Self:
@@ -88,6 +98,17 @@ class ModelRunner(ABC):
         gives up. It is left before the next incarnation enters it.
         """
         yield
+
+    async def check_grammar(self, grammar: Grammar, /) -> None:
+        """Return if answers will keep to ``batch.sampling.grammar``; asked before such a request is executed.
+
+        A runner that can guide its answers overrides it.
+
+        Raises:
+            Unsupported: this runner cannot, as is the case unless it says otherwise.
+            BadRequest: it can, but not with this grammar; ``param`` is ``grammar``.
+        """
+        raise Unsupported("structured output", self.runtime_kind)
 
     @property
     def codec(self) -> PromptCodec | None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 from attrs import Attribute, field, frozen, validators
 
 from ._errors import BadRequest
+from ._grammar import Grammar
 
 __all__ = ["SamplingParams"]
 
@@ -70,9 +71,11 @@ class SamplingParams:
         logprobs: return the log probability of each generated token.
         top_logprobs: with it, so many of the most likely tokens in its place, at most 20.
         prompt_logprobs: return the log probability of each prompt token.
+        prompt_top_logprobs: with it, so many of the most likely tokens in its place, at most 20.
+        grammar: what the answer must look like.
 
     Raises:
-        BadRequest: a value is outside its range; ``param`` names the field.
+        BadRequest: a value is outside its range, or contradicts another one; ``param`` names the field.
     """
 
     temperature: float | None = field(default=None, validator=_within(0.0, 2.0))
@@ -92,3 +95,16 @@ class SamplingParams:
     logprobs: bool = False
     top_logprobs: int = field(default=0, validator=_within(0, 20))
     prompt_logprobs: bool = False
+    prompt_top_logprobs: int = field(default=0, validator=_within(0, 20))
+    grammar: Grammar | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.grammar is not None:
+            _check_free_end(self)
+
+
+def _check_free_end(asked: SamplingParams) -> None:
+    # Where a grammar is complete nothing may follow but the end, and either of these would forbid it.
+    for name in ("ignore_eos", "min_tokens"):
+        if getattr(asked, name):
+            raise BadRequest(f"{name} cannot be had with structured output, which ends by its own rule", param=name)

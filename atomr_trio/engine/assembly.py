@@ -133,13 +133,15 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
     programs = CompileCache(
         ProgramBuilder(model.served, model.params, shapes_of(new_kv, heads), places, attend, model.layout)
     )
-    first = buckets.at_start(chunks)
+    first, later = buckets.at_start(chunks), buckets.ladder(chunks)
+    first += buckets.pooled(first, settings.warm_pooling)
+    later += buckets.pooled(later, settings.warm_pooling)
     programs.warm_up(first, on_progress)
     state = DeviceState(model.params, new_kv, partial(_new_view, sizes, page_size, heads), places)
     drawing = Drawing(model.served.sizes.vocab_size, buckets)
     executor = StepExecutor(state, programs, buckets, settings.page_size, drawing)
     scheduler = Scheduler(limits, BlockPool(model.num_pages, settings.page_size))
-    return Assembly(model, scheduler, executor, programs, first, buckets.ladder(chunks))
+    return Assembly(model, scheduler, executor, programs, first, later)
 
 
 def _new_view(config: CacheShape, page_size: int, sharding: NamedSharding | None, key: ProgramKey) -> View:

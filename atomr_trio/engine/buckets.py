@@ -11,7 +11,9 @@ from typing import Literal
 
 from attrs import evolve, field, frozen
 
-__all__ = ["Buckets", "Kind", "ProgramKey", "best_cover", "powers_of_two"]
+from .settings import Pooling
+
+__all__ = ["POOLED", "Buckets", "Kind", "ProgramKey", "best_cover", "powers_of_two"]
 
 _FIRST_PAGES = 16
 _FIRST_SPAN = 8
@@ -24,7 +26,24 @@ _ENTRIES_STEP = 4
 _GATHER = 4
 """How much dearer a page is that has to be gathered."""
 
-Kind = Literal["decode", "view", "decodes", "views", "fill", "prefill", "sample", "scored", "mask", "edit", "report"]
+Kind = Literal[
+    "decode",
+    "view",
+    "decodes",
+    "views",
+    "fill",
+    "prefill",
+    "sample",
+    "scored",
+    "ends",
+    "sums",
+    "mask",
+    "edit",
+    "report",
+]
+
+POOLED: dict[Pooling, Kind] = {"last": "ends", "mean": "sums"}
+"""The programs for chunks of prompts that embeddings are made of."""
 
 _LOOPS: dict[Kind, Kind] = {"decode": "decodes", "view": "views"}
 _ONCE: dict[Kind, Kind] = {loop: once for once, loop in _LOOPS.items()}
@@ -38,8 +57,9 @@ class ProgramKey:
         kind: ``decode`` (one token a row), ``view`` (the same, with a view of the cache, which ``fill`` fills),
             ``decodes`` and ``views`` (the same several times, each time with the token that was drawn before),
             ``prefill`` (a chunk of each prompt), ``scored`` (the same, and the log probability of each of its next
-            tokens), or ``sample`` (draws from what the others computed). ``mask`` and ``edit`` change logits before the
-            draw, ``report`` adds the best tokens to what was drawn.
+            tokens), ``ends`` and ``sums`` (the same, and instead of logits the model's output itself: after each row's
+            last token, or the sum of all), or ``sample`` (draws from what the others computed). ``mask`` and ``edit``
+            change logits before the draw, ``report`` adds the best tokens to what was drawn.
         rows: sequences, ``B``.
         chunk: tokens a row, ``C``, also where they are drawn one after the other; for ``edit``, changed logits a row.
         pages: width of the page table, ``W``.
@@ -177,9 +197,8 @@ class Buckets:
         once = [key for key in keys if key.kind in _LOOPS] if self.steps > 1 else []
         return [evolve(key, kind=_LOOPS[key.kind], chunk=self.steps) for key in once]
 
-    def chunk(self, tokens: int, pages: int, *, rows: int = 1, scored: bool = False) -> ProgramKey:
+    def chunk(self, tokens: int, pages: int, *, rows: int = 1, kind: Kind = "prefill") -> ProgramKey:
         """Return the shape for chunks of so many prompts, the longest of which ends in this page."""
-        kind: Kind = "scored" if scored else "prefill"
         rows = 1 if rows == 1 else self.group.rows
         return ProgramKey(kind, rows, _round_up(self.chunks, tokens), _round_up(self.pages, pages))
 
@@ -240,8 +259,12 @@ class Buckets:
         done = set(self.at_start(sizes))
         return [key for key in dict.fromkeys(keys) if key not in done]
 
+    def pooled(self, keys: Iterable[ProgramKey], pooling: Pooling | None) -> list[ProgramKey]:
+        """Return the shapes that embed the prompts which those of these compute that prefill."""
+        return [] if pooling is None else [evolve(key, kind=POOLED[pooling]) for key in keys if key.kind == "prefill"]
+
     def everything(self) -> list[ProgramKey]:
-        """Return all shapes but the scored and the masked ones."""
+        """Return all shapes but the scored, the masked and the pooled ones."""
         widths = sorted({*self.pages, *(self.spans if self.view_pages else ())})
         decodes = [key for pages in widths for rows in self.rows for key in self.decoding(rows, pages)]
         prefills = [key for pages in self.pages for key in self._prefills(pages, self.chunks)]

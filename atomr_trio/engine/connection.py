@@ -5,6 +5,7 @@ import queue
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 from attrs import define, field
 
@@ -28,32 +29,42 @@ class Connection:
     """
 
     _socket: socket.socket
-    _inbox: "queue.Queue[ParentFrame]" = field(init=False, factory=lambda: queue.Queue(_INBOX_FRAMES))
+    _inbox: "queue.Queue[ParentFrame | None]" = field(init=False, factory=lambda: queue.Queue(_INBOX_FRAMES))
     _sending: threading.Lock = field(init=False, factory=threading.Lock)
 
     def start(self) -> None:
         """Start to read."""
         threading.Thread(target=self._read, name="frames-in", daemon=True).start()
 
+    def wake(self) -> None:
+        """Let whoever waits in `receive_within` look around; it gets no frame. From any thread."""
+        with suppress(queue.Full):
+            self._inbox.put_nowait(None)
+
     def receive(self) -> ParentFrame:
         """Wait for the next frame."""
-        return self._inbox.get()
+        while (frame := self._inbox.get()) is None:
+            pass
+        return frame
 
-    def receive_within(self, seconds: float) -> list[ParentFrame]:
-        """Wait for the next frame, but not for ever: none or one."""
+    def receive_within(self, seconds: float | None) -> list[ParentFrame]:
+        """Wait for the next frame, but not for ever: none or one. ``None``: until there is one, or `wake` is called."""
         try:
-            return [self._inbox.get(timeout=seconds)]
+            frame = self._inbox.get(timeout=seconds)
         except queue.Empty:
             return []
+        return [] if frame is None else [frame]
 
     def received(self) -> list[ParentFrame]:
         """Return the frames that are here, without waiting."""
         frames: list[ParentFrame] = []
         while True:
             try:
-                frames.append(self._inbox.get_nowait())
+                frame = self._inbox.get_nowait()
             except queue.Empty:
                 return frames
+            if frame is not None:
+                frames.append(frame)
 
     def send(self, frame: Frame) -> None:
         """Send a frame; waits while the server does not read."""

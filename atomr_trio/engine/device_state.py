@@ -28,8 +28,8 @@ class Forwarded:
 
     Args:
         rows: what the first of the logits belong to; ``None``: to nobody.
-        logits: f32 ``[B, V]``.
-        waited: the scores of a scored chunk, f32 ``[C]``, or anything that is there when the program is done.
+        logits: f32 ``[B, V]``; of a pooled chunk the model's output, f32 ``[B, H]``.
+        waited: the scores of a scored chunk, i32 ``[C, …]``, or anything that is there when the program is done.
     """
 
     rows: Rows

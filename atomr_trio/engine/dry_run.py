@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from attrs import evolve
 
 from .buckets import ProgramKey
 from .device import wait_for
@@ -33,22 +34,18 @@ def run_dry(state: DeviceState, key: ProgramKey, program: Program, get: Callable
 
 def _run(state: DeviceState, key: ProgramKey, program: Program, get: Callable[[ProgramKey], Program]) -> Any:
     match key.kind:
-        case "prefill" | "scored" | "decode":
+        case "prefill" | "scored" | "ends" | "sums" | "decode":
             return state.gather(key, program, []).waited
         case "decodes":
             return state.loop(key, program, []).drawn
         case "fill":
             return state.fill_nothing(key, program)
         case "view":
-            return state.decode_view(key, program, get(_fill_of(key)), []).waited
+            return state.decode_view(key, program, get(evolve(key, kind="fill")), []).waited
         case "views":
-            return state.loop_view(key, program, get(_fill_of(key)), []).drawn
+            return state.loop_view(key, program, get(evolve(key.once, kind="fill")), []).drawn
         case _:
             return program(*jax.tree.map(_nothing, _inputs(program)))
-
-
-def _fill_of(key: ProgramKey) -> ProgramKey:
-    return ProgramKey("fill", key.rows, 1, key.pages)
 
 
 def _inputs(program: Any) -> Any:

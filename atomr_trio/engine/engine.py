@@ -15,6 +15,7 @@ from .edits import needs_edits
 from .frames import Ready, SequenceOutput, SequenceRequest
 from .loading import load_model
 from .masks import TokenGuide
+from .pooling import Poolings
 from .program_cache import use_compilation_cache
 from .prompt_scores import PromptScores
 from .sequence import Sequence, finish_reason
@@ -59,6 +60,7 @@ class Engine:
     _loaded: Assembly | None = field(init=False, default=None)
     _stepper: Stepper | None = field(init=False, default=None)
     _scores: PromptScores = field(init=False, factory=PromptScores)
+    _poolings: Poolings = field(init=False, factory=Poolings)
     _ended: list[SequenceOutput] = field(init=False, factory=list[SequenceOutput])
 
     def load(self, on_progress: OnProgress = _silent, *, standby: bool = False) -> Ready:
@@ -80,7 +82,9 @@ class Engine:
         loaded = perf_counter()
         with _out_of_memory("the model does not fit into the device's memory"):
             self._loaded = assemble(self.settings, model, partial(on_progress, "compile"))
-            self._stepper = Stepper(self._loaded, self.settings.steps_ahead, self._scores, self._dispatching)
+            self._stepper = Stepper(
+                self._loaded, self.settings.steps_ahead, self._scores, self._poolings, self._dispatching
+            )
         if not standby:
             self.activate()
         return self._describe(loaded - started, perf_counter() - loaded)
@@ -111,7 +115,7 @@ class Engine:
         return self.idle and self._state.use_quiet()
 
     def compile_everything(self, on_progress: OnProgress = _silent) -> None:
-        """Compile all shapes now, so that no later step waits for one; prompt log probabilities excepted."""
+        """Compile all shapes now, so that no later step waits for one; but for prompt scores and embeddings."""
         self._state.executor.warm_up(partial(on_progress, "compile"))
 
     def add(self, request: SequenceRequest, guide: TokenGuide | None = None) -> None:
@@ -119,7 +123,7 @@ class Engine:
 
         Args:
             request: what is wanted.
-            guide: decides, token by token, what the answer may say.
+            guide: decides, token by token, what the answer may say; a request with a grammar has one.
 
         Raises:
             BadRequest: it can never be run, or its number is in use.
@@ -127,6 +131,8 @@ class Engine:
             Backpressure: too many are waiting.
         """
         engine = self._state
+        if request.grammar is not None and guide is None:
+            raise BadRequest("a grammar needs a guide", param="grammar")
         if request.id in engine.scheduler:
             raise BadRequest(f"request {request.id} is already open")
         vocab_size, longest = engine.model.served.sizes.vocab_size, engine.model.max_model_len
@@ -143,9 +149,14 @@ class Engine:
             engine.executor.drawing.guide(sequence, guide)
         engine.programs.set_busy(True)
 
+    def drawing(self, request_id: int) -> int:
+        """Return how many tokens the steps on the device draw for a request; nobody gets them if it is aborted now."""
+        return self._state.scheduler.drawing(request_id)
+
     def abort(self, request_id: int) -> bool:
         """Forget a request; its pages are free at once. False: it is not open (any more)."""
         self._scores.forget(request_id)
+        self._poolings.forget(request_id)
         before = len(self._ended)
         self._ended = [output for output in self._ended if output.id != request_id]
         found = self._state.scheduler.abort(request_id) is not None or len(self._ended) < before

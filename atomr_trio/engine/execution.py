@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import define, evolve, field
 
-from .buckets import Buckets, ProgramKey
+from .buckets import POOLED, Buckets, Kind, ProgramKey
 from .compile_cache import CompileCache
 from .device_state import DeviceState, Forwarded, Looped, Program
 from .drawing import DrawCall, Drawing, Needs
@@ -60,9 +60,7 @@ class StepExecutor:
         """
         plan = plan if self._can_loop(plan) else evolve(plan, steps=1)
         decodes = self._decoding(plan)
-        # Nobody waits for the program that computes several: each of them has its own.
-        group = self._buckets.group if self._buckets.group in self._programs.compiled else None
-        work = Work(plan, decodes, prefills_of(plan.chunks, scored, group, self._page_size))
+        work = Work(plan, decodes, prefills_of(plan.chunks, scored, self._groups(plan), self._page_size))
         return work if wait_for_programs else self._at_hand(work)
 
     def run_dry(self, keys: Iterable[ProgramKey]) -> None:
@@ -73,7 +71,7 @@ class StepExecutor:
                 run_dry(self.state, key, self._programs.get(key), self._programs.get)
 
     def has_run(self, key: ProgramKey) -> bool:
-        """Say whether the program of this shape was run, dry or not."""
+        """Say whether the program of this shape was run dry."""
         return key in self._ran
 
     def forget(self) -> None:
@@ -104,12 +102,28 @@ class StepExecutor:
         self._places = places
         return started
 
+    def _groups(self, plan: StepPlan) -> dict[Kind, ProgramKey]:
+        # Nobody waits for the program that computes several: each of them has its own.
+        pooled = [evolve(self._buckets.group, kind=POOLED[chunk.pooled]) for chunk in plan.chunks if chunk.pooled]
+        self._programs.prepare(pooled)
+        groups: dict[Kind, ProgramKey] = {group.kind: group for group in (self._buckets.group, *pooled)}
+        return {kind: group for kind, group in groups.items() if group in self._programs.compiled}
+
+    def _start_pooled(self, prefill: Prefill) -> Started:
+        wanted = self._prefill_key(prefill)
+        key, program = self._programs.choose(wanted)
+        self._programs.prepare(self._buckets.wider(wanted))
+        forwarded = self.state.gather(key, program, prefill.rows)
+        return Started([], None, forwarded.logits, pooled=prefill.rows)
+
     def _start_prefill(self, prefill: Prefill, first_place: int, places: dict[Sequence, int]) -> Started:
+        if prefill.pooled:
+            return self._start_pooled(prefill)
         needs = self.drawing.needs(prefill.rows)
         key, program = self._choose(self._prefill_key(prefill), needs)
         forwarded = self.state.gather(key, program, prefill.rows)
         scored = prefill.rows[0] if prefill.scored else None
-        if not prefill.completes:
+        if not prefill.draws:
             return Started([], None, forwarded.waited, scored)
         return evolve(self._draw(forwarded, prefill.drawing, needs, first_place, places), scored=scored)
 
@@ -153,7 +167,7 @@ class StepExecutor:
         return self._is_at_hand(self._decode_key(rows), rows, draws=True)
 
     def _prefill_at_hand(self, prefill: Prefill) -> bool:
-        return self._is_at_hand(self._prefill_key(prefill), prefill.rows, draws=prefill.completes)
+        return self._is_at_hand(self._prefill_key(prefill), prefill.rows, draws=prefill.draws)
 
     def _is_at_hand(self, wanted: ProgramKey, rows: list[Row], *, draws: bool) -> bool:
         needs = self.drawing.needs(rows)
@@ -171,7 +185,7 @@ class StepExecutor:
 
     def _prefill_key(self, prefill: Prefill) -> ProgramKey:
         pages = last_page(prefill.rows, self._page_size)
-        return self._buckets.chunk(prefill.tokens, pages, rows=len(prefill.rows), scored=prefill.scored)
+        return self._buckets.chunk(prefill.tokens, pages, rows=len(prefill.rows), kind=prefill.kind)
 
     def _decode(self, rows: list[Row], needs: Needs) -> Forwarded:
         key, program = self._choose(self._decode_key(rows), needs)

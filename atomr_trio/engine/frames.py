@@ -10,14 +10,15 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 from attrs import define, field
 
-from atomr_trio.core import FinishReason
+from atomr_trio.core import FinishReason, Grammar
 
 from .fault_plan import PlannedFault
-from .settings import EngineSettings
+from .settings import EngineSettings, Pooling
 
 __all__ = [
     "MAX_FRAME_BYTES",
     "Abort",
+    "Aborted",
     "Activate",
     "Add",
     "ChildFrame",
@@ -39,6 +40,7 @@ __all__ = [
     "Shutdown",
     "Standby",
     "Step",
+    "Vocabulary",
     "child_frame_decoder",
     "encode",
     "parent_frame_decoder",
@@ -96,6 +98,9 @@ class SequenceRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True
         logit_bias: tokens, and what is added to their logits.
         priority: lower runs sooner; 0 is usual.
         salt: only requests of the same salt find each other's prompts in the cache.
+        grammar: what the answer must look like; a ``Vocabulary`` comes before it.
+        prompt_top_logprobs: return so many of the most likely tokens with each prompt token; takes ``prompt_logprobs``.
+        pooling: draw no tokens; the answer is an embedding of the prompt, made in this way.
     """
 
     id: int
@@ -120,6 +125,9 @@ class SequenceRequest(msgspec.Struct, frozen=True, array_like=True, kw_only=True
     logit_bias: list[tuple[int, float]] = []
     priority: int = 0
     salt: str = ""
+    grammar: Grammar | None = None
+    prompt_top_logprobs: int = 0
+    pooling: Pooling | None = None
 
 
 class SequenceOutput(msgspec.Struct, frozen=True, array_like=True):
@@ -133,6 +141,8 @@ class SequenceOutput(msgspec.Struct, frozen=True, array_like=True):
         cached_tokens: how many prompt tokens were found in the cache; the same in all outputs of a sequence.
         prompt_logprobs: with the first token, if asked for: one value per prompt token, ``None`` for the first.
         top_logprobs: for each new token the most likely tokens in its place, best first, if asked for.
+        prompt_top_logprobs: the same for each prompt token, with the first token of the answer; none for the first one.
+        embedding: of the prompt, of length 1, if asked for: float32, little-endian.
     """
 
     id: int
@@ -142,6 +152,8 @@ class SequenceOutput(msgspec.Struct, frozen=True, array_like=True):
     cached_tokens: int = 0
     prompt_logprobs: list[float | None] | None = None
     top_logprobs: list[list[tuple[int, float]]] | None = None
+    prompt_top_logprobs: list[list[tuple[int, float]]] | None = None
+    embedding: bytes | None = None
 
 
 # --- server to device process
@@ -169,6 +181,20 @@ class Activate(Frame, frozen=True, array_like=True, tag=True):
     faults: list[PlannedFault] = []
 
 
+class Vocabulary(Frame, frozen=True, array_like=True, tag=True):
+    """What the model's tokens stand for, for requests with a grammar; sent before the first of them.
+
+    Args:
+        tokens: the bytes of each token; those of its name for a control token.
+        special_ids: control tokens: they have no text.
+        end_ids: tokens that end an answer.
+    """
+
+    tokens: list[bytes]
+    special_ids: list[int]
+    end_ids: list[int]
+
+
 class Add(Frame, frozen=True, array_like=True, tag=True):
     """Start these sequences."""
 
@@ -176,7 +202,7 @@ class Add(Frame, frozen=True, array_like=True, tag=True):
 
 
 class Abort(Frame, frozen=True, array_like=True, tag=True):
-    """Forget these sequences; nothing more is sent for them, except for what is already on its way."""
+    """Forget these sequences; nothing more is sent for them, except for what is already on its way, and ``Aborted``."""
 
     ids: list[int]
 
@@ -236,6 +262,17 @@ class Step(Frame, frozen=True, array_like=True, tag=True):
     preemptions: int
 
 
+class Aborted(Frame, frozen=True, array_like=True, tag=True):
+    """These sequences are forgotten: nothing comes after it for them.
+
+    ``unsent`` is the number of tokens that the device still draws for each of them, in steps that had begun: they are
+    thrown away.
+    """
+
+    ids: list[int]
+    unsent: list[int]
+
+
 class Rejected(Frame, frozen=True, array_like=True, tag=True):
     """One request ends alone; ``kind`` is the tag of an error of ``atomr_trio.core``, the message is for clients."""
 
@@ -270,8 +307,8 @@ class Fatal(Frame, frozen=True, array_like=True, tag=True):
     message: str
 
 
-ParentFrame = Configure | Activate | Add | Abort | Ping | Shutdown
-ChildFrame = Progress | Ready | Step | Rejected | Heartbeat | Pong | Fatal
+ParentFrame = Configure | Activate | Vocabulary | Add | Abort | Ping | Shutdown
+ChildFrame = Progress | Ready | Step | Aborted | Rejected | Heartbeat | Pong | Fatal
 
 _FrameT = TypeVar("_FrameT", bound=Frame)
 _encoder = msgspec.msgpack.Encoder()
@@ -345,7 +382,7 @@ class FrameDecoder(Generic[_FrameT]):
 
 
 def parent_frame_decoder() -> FrameDecoder[Any]:
-    """Return a decoder of what a server sends: ``Configure | Activate | Add | Abort | Ping | Shutdown``."""
+    """Return a decoder of what a server sends: ``Configure | Activate | Vocabulary | Add | …``."""
     return FrameDecoder(msgspec.msgpack.Decoder(ParentFrame))
 
 

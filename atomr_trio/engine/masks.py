@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from atomr_trio.core import InferenceError
+
 from .packing import Ints, Row
 
 __all__ = ["TokenGuide", "mask_words", "pack_masks", "restrict"]
@@ -24,8 +26,8 @@ class TokenGuide(Protocol):
     def allowed(self, generated: Tokens[int], /) -> Ints:
         """Return i32 ``[mask_words(V)]``: bit ``t % 32`` of word ``t // 32`` is set if token ``t`` may come next.
 
-        Called before each draw, and again for the same tokens if a step is repeated. If no bit is set, or this raises,
-        the request ends with an error.
+        Called before each draw, while the device computes what is drawn from, and again for the same tokens if a step
+        is repeated. If no bit is set, or this raises, the request ends with an error: its own, if that is a typed one.
 
         Args:
             generated: the answer so far.
@@ -65,6 +67,9 @@ def _ask(guide: TokenGuide, row: Row, target: Ints) -> None:
     sequence = row.sequence
     try:
         target[:] = guide.allowed(sequence.tokens[sequence.prompt_len :])
+    except InferenceError as refusal:
+        sequence.refusal = refusal
+        target[:] = 0
     except Exception as error:
         # A guide is foreign code: its failure must be its own request's, not that of all who share the step.
         logger.error("the guide of request %d failed", sequence.id, exc_info=error)

@@ -25,7 +25,6 @@ from .edits import edit, edit_width
 from .masks import mask_words, restrict
 from .model import KV
 from .packing import DRAW_WIDTH, step_width, unpack_steps
-from .sampler import token_logprobs
 from .served_model import ServedModel
 from .sharding import ONE_DEVICE, Layout
 
@@ -47,15 +46,22 @@ def compute(
         last: i32 ``[S]``, the tokens that the step before drew.
 
     Returns:
-        The new cache; f32 ``[B, V]``, logits after each row's last token; and f32 ``[C]``, the log probability of each
-        next token of a scored chunk (``[0]`` otherwise).
+        The new cache; f32 ``[B, V]``, logits after each row's last token, or of a pooled chunk f32 ``[B, H]``, the
+        model's output after it, or its sum; and of a scored chunk what `report` says of each next token, i32
+        ``[C, …]`` (f32 ``[0]`` otherwise).
     """
     inputs = unpack_steps(key, packed, last)
     hidden, kv = model.run(params, kv, inputs.tokens, inputs.positions, inputs.page_tables, attend)
-    ends = jnp.take_along_axis(hidden, inputs.last[:, None, None], axis=1)[:, 0]
     scores = jnp.zeros(0)
+    if key.kind == "sums":
+        # What padding computes may be anything, also no number.
+        return kv, jnp.where(inputs.positions[:, :, None] < 0, 0, hidden).sum(axis=1), scores
+    ends = jnp.take_along_axis(hidden, inputs.last[:, None, None], axis=1)[:, 0]
+    if key.kind == "ends":
+        return kv, ends, scores
     if key.kind == "scored":
-        scores = token_logprobs(model.logits(params, hidden[0]), inputs.next_tokens[0])
+        given = jnp.stack([inputs.next_tokens[0], jnp.zeros_like(inputs.next_tokens[0])], axis=1)
+        scores = report(model.logits(params, hidden[0]), given)
     return kv, model.logits(params, ends), scores
 
 

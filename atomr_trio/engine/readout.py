@@ -1,14 +1,15 @@
 """What a dispatched step computed, once it is on the host."""
 
 import math
+from collections.abc import Sequence as SequenceOf
 
 import jax
 import numpy as np
-import numpy.typing as npt
 from attrs import field, frozen
 
 from .drawing import DrawnToken, read_draws
 from .packing import Ints, Row, Rows
+from .pooling import Floats
 
 __all__ = ["Drawn", "Started", "collect"]
 
@@ -21,12 +22,14 @@ class Drawn:
         draws: what was drawn for each sequence of ``plan.drawing``, in order, by request number. It ends where the
             model's output was not a number, or no token was allowed.
         broken: requests of which that is so.
-        scores: log probability of tokens ``start + 1 …`` of the sequences whose chunks were scored, by request number.
+        scores: of the sequences whose chunks were scored, tokens ``start + 1 …``, by request number.
+        pooled: the part of an embedding that a chunk makes, by request number.
     """
 
     draws: dict[int, list[DrawnToken]] = field(factory=dict[int, list[DrawnToken]])
     broken: set[int] = field(factory=set[int])
-    scores: dict[int, list[float]] = field(factory=dict[int, list[float]])
+    scores: dict[int, list[DrawnToken]] = field(factory=dict[int, list[DrawnToken]])
+    pooled: dict[int, Floats] = field(factory=dict[int, Floats])
 
     @property
     def tokens(self) -> dict[int, list[int]]:
@@ -52,12 +55,14 @@ class Started:
             drawn.
         waited: an array of the forward program, there when it is done.
         scored: ``waited`` has the scores of this row's tokens.
+        pooled: ``waited`` has a row for each of these, which is a part of an embedding.
     """
 
     rows: Rows
     drawn: jax.Array | None
     waited: jax.Array
     scored: Row | None = None
+    pooled: SequenceOf[Row] = ()
 
 
 def collect(started: list[Started]) -> Drawn:
@@ -83,5 +88,9 @@ def _collect(started: Started, result: Drawn) -> None:
                 if row is not None:
                     result.add(row.sequence.id, drawn)
     if started.scored is not None:
-        scores: npt.NDArray[np.float32] = np.asarray(started.waited)
-        result.scores[started.scored.sequence.id] = scores[: started.scored.count].tolist()
+        scored = started.scored
+        result.scores[scored.sequence.id] = read_draws(np.asarray(started.waited), scored.count)
+    if started.pooled:
+        parts: Floats = np.asarray(started.waited)
+        for row, part in zip(started.pooled, parts, strict=False):
+            result.pooled[row.sequence.id] = part

@@ -9,8 +9,9 @@ one may be sent before the last one is booked: sequences then go on with tokens 
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as SequenceOf
+from itertools import takewhile
 
 from attrs import define, field, frozen, validators
 
@@ -144,23 +145,45 @@ class Scheduler:
             self._leave(sequence, forget=forget)
         return sequence
 
+    def drawing(self, request_id: int) -> int:
+        """Return how many tokens the steps on the device draw for a request; 0 if there is no such request."""
+        sequence = self._open.get(request_id)
+        return 0 if sequence is None else sequence.pending
+
     def schedule(self) -> StepPlan:
         """Choose the next step, allot its pages, preempt where they do not suffice.
 
         Never empty, unless this is ``idle`` or a step on the device has to be booked first.
         """
         plan = self._plan([], may_admit=True) if self._resumes_first() else None
-        if plan is not None and plan.sequences:
+        # If there is no room for it, the others do not wait.
+        if plan is not None and any(chunk.sequence.is_resumed for chunk in plan.chunks):
             return plan
         before = self.preemptions
         decodes = self._grow_decodes()
         # A newcomer would take the very pages that somebody has just given up.
         return self._plan(decodes, may_admit=self.preemptions == before)
 
+    def schedule_alone(self, sequence: Sequence) -> StepPlan:
+        """Choose the next step of one open sequence, with nobody else in it. No step may be on the device."""
+        if sequence.state is SequenceState.WAITING:
+            self._make_room(sequence, lambda: self._ledger.admit(sequence, 0))
+            self.waiting.remove(sequence)
+            self._let_in(sequence)
+        if sequence.lacks_prompt:
+            return StepPlan((), (self._chunk_of(sequence, busy=False),))
+        self._make_room(sequence, lambda: self._ledger.grow(sequence))
+        return StepPlan((sequence,))
+
+    def _make_room(self, sequence: Sequence, taken: Callable[[], bool]) -> None:
+        # Ends, because the pool has room for any one.
+        while not taken():
+            self._preempt(next(one for one in reversed(self.running) if one is not sequence))
+
     def _plan(self, decodes: list[Sequence], *, may_admit: bool) -> StepPlan:
         chunks: list[Chunk] = []
         for sequence in self.running:
-            if sequence.remaining > 1:
+            if sequence.lacks_prompt:
                 self._include(sequence, chunks, busy=bool(decodes))
         if may_admit:
             self._admit(decodes, chunks)
@@ -172,7 +195,7 @@ class Scheduler:
         self._pace.note(len(plan.decodes), [chunk for chunk in plan.chunks if self._is_long(chunk.sequence)])
         coming = self._completed_by(plan.chunks)
         shares = [self._advance(sequence, plan.steps, draws=plan.steps) for sequence in plan.decodes]
-        shares += [self._advance(chunk.sequence, chunk.length, draws=int(chunk.completes)) for chunk in plan.chunks]
+        shares += [self._advance(chunk.sequence, chunk.length, draws=int(chunk.draws)) for chunk in plan.chunks]
         step = SentStep(self._sent, tuple(shares), coming)
         self._on_device.append(step)
         return step
@@ -213,8 +236,8 @@ class Scheduler:
         self.pool.forget_all()
 
     def _resumes_first(self) -> bool:
-        everyone = (*self.running, *self.waiting)
-        return any(s.is_resumed and 1 < s.remaining <= self.limits.resume_first for s in everyone)
+        most = self.limits.resume_first
+        return most > 0 and any(s.is_resumed and 1 < s.remaining <= most for s in (*self.running, *self.waiting))
 
     def _grow_decodes(self) -> list[Sequence]:
         longest = self.limits.max_model_len
@@ -253,16 +276,30 @@ class Scheduler:
     def _admit(self, decodes: list[Sequence], chunks: list[Chunk]) -> None:
         """Let sequences in until the step is full; those with a single token join ``decodes``."""
         while self.waiting and len(self.running) < self.max_running and self._has_room(chunks):
-            sequence = self.waiting[0]
+            sequence = self._next
             if self._is_held_back(sequence, chunks) or not self._ledger.admit(sequence, self._reserve):
                 return
-            del self.waiting[0]
-            insort(self.running, sequence, key=self.rank)
-            sequence.state = SequenceState.RUNNING
-            if sequence.remaining == 1:
+            self.waiting.remove(sequence)
+            self._let_in(sequence)
+            if not sequence.lacks_prompt:
                 decodes.append(sequence)
             elif not self._include(sequence, chunks, busy=bool(decodes)):
                 return
+
+    @property
+    def _next(self) -> Sequence:
+        # Of the streams that an earlier process left, the shortest first: half of them go on after much less than half
+        # of the work, and there are no more to come that could keep a long one waiting.
+        first = self.waiting[0]
+        if not (self.limits.resume_first and first.is_resumed):
+            return first
+        level = first.request.priority
+        same = takewhile(lambda one: one.is_resumed and one.request.priority == level, self.waiting)
+        return min(same, key=lambda one: one.remaining)
+
+    def _let_in(self, sequence: Sequence) -> None:
+        insort(self.running, sequence, key=self.rank)
+        sequence.state = SequenceState.RUNNING
 
     def _has_room(self, chunks: list[Chunk]) -> bool:
         return not chunks or _tokens(chunks) < self.limits.burst
@@ -316,11 +353,13 @@ class Scheduler:
         sequence = share.sequence
         sequence.pending -= share.draws
         taken, reason = self._extend(sequence, drawn)
+        if not sequence.draws and share.computed == sequence.prompt_len:
+            reason = FinishReason.STOP
         # What was computed of tokens that are thrown away is nobody's.
         self._ledger.remember(sequence, min(share.computed, len(sequence.tokens) - 1))
         if reason is not None:
             self._leave(sequence)
-        return Accepted(sequence, taken, reason) if taken else None
+        return Accepted(sequence, taken, reason) if taken or reason else None
 
     def _extend(self, sequence: Sequence, drawn: SequenceOf[int]) -> tuple[tuple[int, ...], FinishReason | None]:
         for count, token in enumerate(drawn, 1):

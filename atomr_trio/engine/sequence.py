@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from attrs import define, field
 
-from atomr_trio.core import FinishReason
+from atomr_trio.core import FinishReason, InferenceError
 
 from .frames import SequenceRequest
 
@@ -41,6 +41,7 @@ class Sequence:
         life: counts how often it lost its pages; what a step computed for an earlier life is void.
         last_step: the last step that it took part in.
         reads_answer: what its next token may be depends on its answer, which has to be known on the host for it.
+        refusal: why its guide allows no token.
     """
 
     request: SequenceRequest
@@ -56,6 +57,7 @@ class Sequence:
     life: int = 0
     last_step: int = 0
     reads_answer: bool = False
+    refusal: InferenceError | None = None
 
     @classmethod
     def of(cls, request: SequenceRequest, arrival: int) -> "Sequence":
@@ -93,9 +95,19 @@ class Sequence:
         return self.length - self.num_computed
 
     @property
+    def draws(self) -> bool:
+        """Tokens are drawn after its prompt; if not, its prompt is all that is wanted."""
+        return self.request.pooling is None
+
+    @property
+    def lacks_prompt(self) -> bool:
+        """A piece of its prompt has to be computed before anything can be drawn."""
+        return self.remaining > int(self.draws)
+
+    @property
     def can_decode(self) -> bool:
         """The next step may draw its next token."""
-        return self.remaining == 1 and not (self.pending and self.reads_answer)
+        return self.draws and self.remaining == 1 and not (self.pending and self.reads_answer)
 
     @property
     def decodes_alone(self) -> bool:
@@ -105,8 +117,8 @@ class Sequence:
 
     @property
     def needs_prompt_computed(self) -> bool:
-        """Its prompt is scored: every token of it has to go through the model, cached or not."""
-        return self.request.prompt_logprobs and not self.generated
+        """Its prompt is scored, or its mean is wanted: every token has to go through the model, cached or not."""
+        return self.request.pooling == "mean" or (self.request.prompt_logprobs and not self.generated)
 
     def void(self) -> None:
         """Forget what was computed, and what is being computed on the device."""
@@ -116,14 +128,24 @@ class Sequence:
 
 
 def is_exhausted(sequence: Sequence, max_model_len: int, more: int = 0) -> bool:
-    """Return whether the tokens that are being drawn, and ``more`` after them, are the last that it can get."""
+    """Return whether the tokens that are being drawn, and ``more`` after them, are the last that it can get.
+
+    Never of one that draws none: it has its prompt to compute, and then it is over.
+    """
+    if not sequence.draws:
+        return False
     answer = sequence.generated + sequence.pending + more
     return answer >= sequence.request.max_tokens or sequence.length + more >= max_model_len
 
 
 def finish_reason(sequence: Sequence, max_model_len: int) -> FinishReason | None:
-    """Return why a sequence is over after its last token, or ``None`` if it goes on."""
+    """Return why a sequence is over after its last token, or ``None`` if it goes on.
+
+    One that draws none is over when its prompt is computed, of which its tokens say nothing.
+    """
     request = sequence.request
+    if not sequence.draws:
+        return None
     if sequence.generated and _is_end(request, sequence.tokens[-1]):
         return FinishReason.STOP
     if sequence.generated >= request.max_tokens or len(sequence.tokens) >= max_model_len:

@@ -16,6 +16,7 @@ from .engine import Engine, StepResult
 from .fault_plan import PlannedFault
 from .frames import (
     Abort,
+    Aborted,
     Activate,
     Add,
     Configure,
@@ -28,7 +29,9 @@ from .frames import (
     Rejected,
     SequenceRequest,
     Step,
+    Vocabulary,
 )
+from .guiding import Guided, Guides
 from .injection import Injector
 from .memory import available_bytes
 from .politeness import be_nice, be_nice_as_a_whole
@@ -85,6 +88,7 @@ class Service:
     _connection: Connection
     _configure: Configure
     _engine: Engine = field(init=False)
+    _guides: Guides = field(init=False)
     _send_step: Callable[[Step], None] = field(init=False)
     _active: bool = field(init=False, default=False)
     _busy_since: float | None = field(init=False, default=None)
@@ -104,10 +108,14 @@ class Service:
             InferenceError: the engine cannot go on; see ``fatal_frame``.
             ProtocolViolation: a frame that has no place here.
         """
-        self._connection.send(self._load())
+        ready = self._load()
+        self._guides = Guides(ready.vocab_size, self._configure.settings.max_waiting, self._connection.wake)
+        self._connection.send(ready)
         while True:
             for frame in [*self._next_frames(), *self._connection.received()]:
                 self._handle(frame)
+            for guided in self._guides.ready():
+                self._add_guided(guided)
             self._lacking = not self._engine.idle and not self._step()
 
     def _load(self) -> Ready:
@@ -160,10 +168,11 @@ class Service:
         return self._connection.receive_within(_LACKING_S) if self._lacking else []
 
     def _wait_for_work(self) -> list[ParentFrame]:
-        while self._engine.use_quiet():
+        # Whoever gets its guide now is not to wait for anything else.
+        while not self._guides.busy and self._engine.use_quiet():
             if frames := self._connection.receive_within(_QUIET_S):
                 return frames
-        return [self._connection.receive()]
+        return self._connection.receive_within(None)
 
     def _report(self, stage: str, done: int, total: int) -> None:
         if self._active:
@@ -175,14 +184,33 @@ class Service:
                 for request in requests:
                     self._add(request)
             case Abort(ids):
-                for number in ids:
-                    self._engine.abort(number)
+                self._connection.send(Aborted(ids, [self._abort(number) for number in ids]))
+            case Vocabulary():
+                self._guides.learn(frame)
             case _:
                 raise ProtocolViolation(f"{type(frame).__name__} comes once, before all others")
 
+    def _abort(self, number: int) -> int:
+        """Forget a request; return how many tokens are drawn for it all the same."""
+        drawing = self._engine.drawing(number)
+        _ = self._guides.forget(number) or self._engine.abort(number)
+        return drawing
+
     def _add(self, request: SequenceRequest) -> None:
         try:
-            self._engine.add(request)
+            if request.grammar is None:
+                self._engine.add(request)
+            else:
+                self._guides.begin(request)
+        except InferenceError as error:
+            self._reject(request.id, error)
+
+    def _add_guided(self, guided: Guided) -> None:
+        request, guide = guided
+        try:
+            if isinstance(guide, InferenceError):
+                raise guide
+            self._engine.add(request, guide)
         except InferenceError as error:
             self._reject(request.id, error)
 

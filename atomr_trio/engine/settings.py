@@ -4,7 +4,10 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["EngineSettings"]
+__all__ = ["EngineSettings", "Pooling"]
+
+Pooling = Literal["last", "mean"]
+"""What an embedding is made of: the state after the last token, or the mean of those after all tokens."""
 
 
 class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -28,6 +31,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
         decode_steps: tokens that each sequence gets in one program while nothing is to be done but to decode: fewer
             programs for the host to send, tokens in bursts of so many. ``auto`` is 1 on a CPU and 4 elsewhere.
         max_waiting: requests that may wait for a place; the next one is refused.
+        warm_pooling: programs for embeddings of this kind are compiled with the others; ``None``: when they are wanted.
         cache_dir: folder of the persistent compilation cache; ``None``: no cache. Its content is trusted code.
         seed: of the random weights of ``dummy``.
 
@@ -49,6 +53,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     steps_ahead: Literal[1, 2] = 2
     decode_steps: Literal["auto"] | int = "auto"
     max_waiting: int = 1024
+    warm_pooling: Pooling | None = None
     cache_dir: str | None = None
     seed: int = 0
 

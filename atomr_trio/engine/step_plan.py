@@ -5,6 +5,7 @@ from attrs import frozen
 from atomr_trio.core import FinishReason
 
 from .sequence import Sequence
+from .settings import Pooling
 
 __all__ = ["Accepted", "Chunk", "SentStep", "Share", "StepPlan"]
 
@@ -19,8 +20,19 @@ class Chunk:
 
     @property
     def completes(self) -> bool:
-        """After this chunk the next token is drawn."""
+        """It is the last piece."""
         return self.start + self.length == len(self.sequence.tokens)
+
+    @property
+    def draws(self) -> bool:
+        """After this chunk the next token is drawn."""
+        return self.completes and self.sequence.draws
+
+    @property
+    def pooled(self) -> Pooling | None:
+        """How the model's output for this chunk becomes a part of an embedding, if it does."""
+        pooling = self.sequence.request.pooling
+        return pooling if self.completes or pooling == "mean" else None
 
 
 @frozen
@@ -51,7 +63,7 @@ class StepPlan:
     @property
     def drawing(self) -> tuple[Sequence, ...]:
         """Those who get tokens from this step."""
-        return *self.decodes, *(chunk.sequence for chunk in self.chunks if chunk.completes)
+        return *self.decodes, *(chunk.sequence for chunk in self.chunks if chunk.draws)
 
 
 @frozen
@@ -93,7 +105,10 @@ class SentStep:
 
 @frozen
 class Accepted:
-    """Tokens that were added to a sequence, and why the last of them was the very last, if so."""
+    """Tokens that were added to a sequence, and why the last of them was the very last, if so.
+
+    None were added to one that is over with its prompt.
+    """
 
     sequence: Sequence
     tokens: tuple[int, ...]

@@ -1,11 +1,11 @@
 """A planned step as rows of programs. Pure."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from attrs import evolve, frozen
 
 from .blocks import pages_for
-from .buckets import ProgramKey
+from .buckets import POOLED, Kind, ProgramKey
 from .packing import Row, Rows
 from .step_plan import Chunk, StepPlan
 
@@ -19,22 +19,32 @@ class Prefill:
     Args:
         chunks: which.
         rows: one for each of them.
-        scored: their own tokens get log probabilities; then there is only one.
+        kind: of the program: ``scored``, where their own tokens get log probabilities, has only one of them.
     """
 
     chunks: tuple[Chunk, ...]
     rows: list[Row]
-    scored: bool = False
+    kind: Kind = "prefill"
 
     @property
-    def completes(self) -> bool:
+    def draws(self) -> bool:
         """Somebody's next token is drawn after it."""
-        return any(chunk.completes for chunk in self.chunks)
+        return any(chunk.draws for chunk in self.chunks)
+
+    @property
+    def scored(self) -> bool:
+        """It computes log probabilities of its own tokens."""
+        return self.kind == "scored"
+
+    @property
+    def pooled(self) -> bool:
+        """It computes parts of embeddings."""
+        return self.kind in POOLED.values()
 
     @property
     def drawing(self) -> Rows:
         """The rows; ``None`` where nothing is drawn."""
-        return [row if chunk.completes else None for row, chunk in zip(self.rows, self.chunks, strict=True)]
+        return [row if chunk.draws else None for row, chunk in zip(self.rows, self.chunks, strict=True)]
 
     @property
     def tokens(self) -> int:
@@ -65,28 +75,40 @@ class Work:
 
 
 def prefills_of(
-    chunks: Iterable[Chunk], scored: Callable[[Chunk], bool], group: ProgramKey | None, page_size: int
+    chunks: Iterable[Chunk], scored: Callable[[Chunk], bool], groups: Mapping[Kind, ProgramKey], page_size: int
 ) -> list[Prefill]:
     """Say which chunks share a program: a few rows of a prompt take a device as long as a few more.
 
     Args:
         chunks: of a step.
         scored: those whose tokens get log probabilities are computed alone.
-        group: the shape for several; what does not fit is computed alone. ``None``: everything is.
+        groups: by kind the shape for several; what does not fit is computed alone, and so is what has none.
         page_size: tokens a page.
     """
     found: list[Prefill] = []
-    small: list[Chunk] = []
+    small: dict[Kind, list[Chunk]] = {}
     for chunk in chunks:
-        if group is not None and not scored(chunk) and _fits(chunk, group, page_size):
-            small.append(chunk)
+        kind = _kind(chunk, scored)
+        if kind != "scored" and kind in groups and _fits(chunk, groups[kind], page_size):
+            small.setdefault(kind, []).append(chunk)
         else:
-            found.append(Prefill((chunk,), [_row(chunk)], scored(chunk)))
+            found.append(Prefill((chunk,), [_row(chunk)], kind))
+    return found + [prefill for kind in small for prefill in _together(small[kind], kind, groups[kind].rows)]
+
+
+def _together(chunks: list[Chunk], kind: Kind, rows: int) -> list[Prefill]:
+    found: list[Prefill] = []
     # A program that is less than half full takes longer than one for each row.
-    while group is not None and 2 * len(small) > group.rows > 1:
-        members, small = tuple(small[: group.rows]), small[group.rows :]
-        found.append(Prefill(members, [_row(chunk) for chunk in members]))
-    return found + [Prefill((chunk,), [_row(chunk)]) for chunk in small]
+    while 2 * len(chunks) > rows > 1:
+        members, chunks = chunks[:rows], chunks[rows:]
+        found.append(Prefill(tuple(members), [_row(chunk) for chunk in members], kind))
+    return found + [Prefill((chunk,), [_row(chunk)], kind) for chunk in chunks]
+
+
+def _kind(chunk: Chunk, scored: Callable[[Chunk], bool]) -> Kind:
+    if chunk.pooled is not None:
+        return POOLED[chunk.pooled]
+    return "scored" if scored(chunk) else "prefill"
 
 
 def last_page(rows: Iterable[Row], page_size: int) -> int:

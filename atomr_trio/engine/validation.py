@@ -6,7 +6,7 @@ from atomr_trio.core import BadRequest, ContextLengthExceeded
 
 from .frames import SequenceRequest
 
-__all__ = ["MAX_BIASED", "MAX_END_TOKENS", "MAX_PRIORITY", "MAX_TOP_LOGPROBS", "check_request"]
+__all__ = ["MAX_BIASED", "MAX_END_TOKENS", "MAX_PRIORITY", "MAX_PROMPT_TOPS", "MAX_TOP_LOGPROBS", "check_request"]
 
 MAX_PRIORITY = 100
 """How far from 0 a priority may be: what bounds how long others can overtake a request."""
@@ -16,6 +16,9 @@ MAX_BIASED = 1024
 
 MAX_TOP_LOGPROBS = 20
 """How many of the most likely tokens are reported at most."""
+
+MAX_PROMPT_TOPS = 2**17
+"""How many of the most likely tokens are reported at most for all tokens of a prompt: they come in one frame."""
 
 MAX_END_TOKENS = 512
 """How many tokens, the model's own included, ``min_tokens`` may have to hold off."""
@@ -28,7 +31,7 @@ def check_request(request: SequenceRequest, *, vocab_size: int, max_model_len: i
 
     Raises:
         BadRequest: it is empty, a token id or a parameter is out of range.
-        ContextLengthExceeded: its prompt leaves no room for one more token.
+        ContextLengthExceeded: its prompt leaves no room for one more token, or is too long to embed.
     """
     if not request.prompt_ids:
         raise BadRequest("the prompt is empty", param="prompt")
@@ -43,8 +46,17 @@ def check_request(request: SequenceRequest, *, vocab_size: int, max_model_len: i
         _check_ends({*request.stop_ids, *request.eos_ids}, vocab_size)
     if not -MAX_PRIORITY <= request.priority <= MAX_PRIORITY:
         raise BadRequest(f"priority must be in [-{MAX_PRIORITY}, {MAX_PRIORITY}]", param="priority")
-    if len(request.prompt_ids) >= max_model_len:
-        raise ContextLengthExceeded(len(request.prompt_ids) + 1, max_model_len)
+    if request.pooling is not None:
+        _check_alone(request)
+    needed = len(request.prompt_ids) + (request.pooling is None)
+    if needed > max_model_len:
+        raise ContextLengthExceeded(needed, max_model_len)
+
+
+def _check_alone(request: SequenceRequest) -> None:
+    for name in ("generated", "prompt_logprobs", "grammar"):
+        if getattr(request, name):
+            raise BadRequest(f"{name} cannot be had with an embedding", param=name)
 
 
 def _check_ids(name: str, ids: list[int], vocab_size: int) -> None:
@@ -74,6 +86,22 @@ def _check_sampling(request: SequenceRequest) -> None:
         raise BadRequest(f"top_logprobs must be in [0, {MAX_TOP_LOGPROBS}]", param="top_logprobs")
     if request.top_logprobs and not request.logprobs:
         raise BadRequest("top_logprobs takes logprobs", param="top_logprobs")
+    if request.prompt_top_logprobs:
+        _check_prompt_tops(request)
+
+
+def _check_prompt_tops(request: SequenceRequest) -> None:
+    if not 0 < request.prompt_top_logprobs <= MAX_TOP_LOGPROBS:
+        message = f"prompt_top_logprobs must be in [0, {MAX_TOP_LOGPROBS}]"
+        raise BadRequest(message, param="prompt_logprobs")
+    if not request.prompt_logprobs:
+        raise BadRequest("prompt_top_logprobs takes prompt_logprobs", param="prompt_logprobs")
+    if len(request.prompt_ids) * request.prompt_top_logprobs > MAX_PROMPT_TOPS:
+        most = MAX_PROMPT_TOPS // request.prompt_top_logprobs
+        message = (
+            f"with {request.prompt_top_logprobs} log probabilities a token, a prompt may have at most {most} tokens"
+        )
+        raise BadRequest(message, param="prompt_logprobs")
 
 
 def _check_penalties(request: SequenceRequest) -> None:

@@ -82,6 +82,15 @@ class HfFolder:
         return self._object("tokenizer_config.json", optional=True)
 
     @property
+    def pooling(self) -> dict[str, Any]:
+        """The content of ``1_Pooling/config.json``, which models have that are made for embeddings; empty if none.
+
+        Raises:
+            ModelLoadError: it is not a JSON object.
+        """
+        return self._object("1_Pooling/config.json", optional=True)
+
+    @property
     def tokenizer(self) -> dict[str, Any]:
         """The content of ``tokenizer.json``.
 

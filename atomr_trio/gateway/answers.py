@@ -1,6 +1,6 @@
 """One or many answers under one roof: whatever happens, leaving the block cancels all that is not finished."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from attrs import define, field
 from atomr_trio.core import ExecuteBatch, FinishReason, Internal, TokenChunk, Tokens, TokenUsage
 
 from .backend import AnswerStream, GatewayBackend
+from .charges import reserved
 
 __all__ = ["Answers", "News", "open_answers", "usage_of"]
 
@@ -27,6 +28,18 @@ class Answers(Protocol):
         """Wait for news, and take all there is. Cancelling the wait loses nothing."""
         ...
 
+    def take(self) -> Sequence[News]:
+        """The news that are there, without waiting."""
+        ...
+
+    def watch(self, call: Callable[[], None] | None) -> bool:
+        """Call back whenever there are news, at once if there are any; ``None``: no longer.
+
+        Returns:
+            False if they can only be waited for.
+        """
+        ...
+
     def tokens(self, index: int, /) -> Tokens:
         """Everything received so far of one choice."""
         ...
@@ -41,6 +54,17 @@ class _One:
     async def receive(self) -> Sequence[News]:
         return [(0, await _next(self._stream))]
 
+    def take(self) -> Sequence[News]:
+        try:
+            piece = self._stream.take()
+        except Exception as error:
+            return [(0, _failure(error))]
+        return () if piece is None else [(0, _checked(piece))]
+
+    def watch(self, call: Callable[[], None] | None) -> bool:
+        self._stream.watch(call)
+        return True
+
     def tokens(self, index: int) -> Tokens:
         return self._stream.tokens
 
@@ -53,12 +77,18 @@ class _Many:
     _tokens: dict[int, Tokens] = field(factory=dict[int, Tokens])
 
     async def receive(self) -> Sequence[News]:
-        news = [await self._news.receive()]
+        return [await self._news.receive(), *self.take()]
+
+    def take(self) -> Sequence[News]:
+        news: list[News] = []
         while True:
             try:
                 news.append(self._news.receive_nowait())
             except (trio.WouldBlock, trio.EndOfChannel):
                 return news
+
+    def watch(self, call: Callable[[], None] | None) -> bool:
+        return False
 
     def tokens(self, index: int) -> Tokens:
         return self._tokens[index]
@@ -98,8 +128,18 @@ async def open_answers(
     """Submit the batches; choice ``index`` answers ``batches[index]``.
 
     Raises:
-        InferenceError: a single batch was refused on submission. With several, refusals are news.
+        InferenceError: the client's key has no tokens or no budget for them, or a single batch was refused on
+            submission. With several, such refusals are news.
     """
+    with reserved(batches):
+        async with _submitted(backend, batches, max_parallel) as answers:
+            yield answers
+
+
+@asynccontextmanager
+async def _submitted(
+    backend: GatewayBackend, batches: Sequence[ExecuteBatch], max_parallel: int
+) -> AsyncGenerator[Answers]:
     if len(batches) == 1:
         async with backend.submit(batches[0]) as stream:
             yield _One(stream)
@@ -124,11 +164,18 @@ async def open_answers(
 
 async def _next(stream: AnswerStream) -> TokenChunk | Exception:
     try:
-        piece = await stream.receive()
-    except StopAsyncIteration:
-        return Internal("the answer ended without a finish reason")
+        return _checked(await stream.receive())
     except Exception as error:
-        return error
+        return _failure(error)
+
+
+def _failure(error: Exception) -> Exception:
+    if isinstance(error, StopAsyncIteration):
+        return Internal("the answer ended without a finish reason")
+    return error
+
+
+def _checked(piece: TokenChunk) -> TokenChunk | Exception:
     if piece.finish_reason is FinishReason.ERROR:
         return Internal("the answer ended with an error that has no name")
     return piece

@@ -3,22 +3,35 @@
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from types import TracebackType
 from typing import Any, cast
 
 import trio
 from hypercorn.typing import ASGISendCallable
 from quart import Response
+from quart.typing import ResponseTypes
+from quart.utils import encode_headers
 from quart.wrappers import Request
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioResponse
 
+from .access import KeyRing, is_public
 from .backend import GatewayBackend
+from .description import Entrance, describe
+from .direct import body_follows, chunk_writer
+from .door import Door
+from .drain import Drain
 from .guard import Guard
+from .kept import KeptStreams, Spawn
 from .logs import Log, stderr_log
-from .routes import RELEASE, Gateway, current_request_id, register_routes
+from .metered import MeteredBackend
+from .pump import AsgiWriter, EventBody, pump
+from .routes import RELEASE, ROUTES, Gateway, current_request_id, register_routes
 from .settings import GatewaySettings
+from .wire import to_json
 
 __all__ = ["create_app"]
 
@@ -29,6 +42,9 @@ def create_app(
     *,
     log: Log | None = None,
     clock: Callable[[], float] = time.time,
+    spawn: Spawn | None = None,
+    keys: KeyRing | None = None,
+    drain: Drain | None = None,
 ) -> QuartTrio:
     """Build the HTTP application over a backend.
 
@@ -36,14 +52,29 @@ def create_app(
         backend: the runtime.
         settings: limits and habits.
         log: one line per request, and the tracebacks of bugs; standard error unless given.
-        clock: Unix seconds, for ``created`` in answers.
+        clock: Unix seconds, for ``created`` in answers, and for the dates of keys.
+        spawn: starts tasks that outlive requests, for ``settings.resume_window``.
+        keys: those that are let in; ``None``: everybody is. May change while the application runs.
+        drain: the same as the server's, so that both stop together.
 
     Returns:
         An ASGI application for `atomr_trio.gateway.serve`.
+
+    Raises:
+        ValueError: there is a ``resume_window``, and no ``spawn``.
     """
     settings = settings or GatewaySettings()
     log = log or stderr_log()
-    gateway = Gateway(backend=backend, settings=settings, log=log, clock=clock)
+    drain = drain or Drain()
+    entrance = Entrance(partial(is_public, paths=settings.public_paths), keys is not None)
+    gateway = Gateway(
+        backend=MeteredBackend(backend, drain, settings.assumed_output_tokens, keys is not None),
+        settings=settings,
+        log=log,
+        clock=clock,
+        kept=_kept(settings, spawn),
+        description=to_json(describe(ROUTES, _version(), entrance)),
+    )
     app = _GatewayApp(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["BODY_TIMEOUT"] = settings.body_timeout
@@ -58,8 +89,26 @@ def create_app(
         return gateway.refuse(error, current_request_id())
 
     app.register_error_handler(Exception, refuse)
-    app.asgi_app = Guard(app.asgi_app, settings, log)
+    door = Door(settings, keys, drain, clock)
+    app.before_request(door.check)
+    app.after_request(door.leave)
+    app.asgi_app = Guard(app.asgi_app, settings, log, drain)
     return app
+
+
+def _version() -> str:
+    try:
+        return version("atomr-trio")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _kept(settings: GatewaySettings, spawn: Spawn | None) -> KeptStreams | None:
+    if not settings.resume_window:
+        return None
+    if spawn is None:
+        raise ValueError("streams that outlive their connections need `spawn`")
+    return KeptStreams(spawn, settings.resume_window, settings.resume_bytes, settings.max_resumable)
 
 
 class _Connection(TrioASGIHTTPConnection):
@@ -74,6 +123,20 @@ class _Connection(TrioASGIHTTPConnection):
         async with AsyncExitStack() as release:
             cast("dict[str, Any]", request.scope)[RELEASE] = release
             await super().handle_request(nursery, request, send)
+
+    async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
+        body_follows(self.scope)
+        body = response.response
+        if not isinstance(body, EventBody):
+            await super()._send_response(send, response)
+            return
+        headers = encode_headers(response.headers)
+        await send(
+            {"type": "http.response.start", "status": response.status_code, "headers": headers, "trailers": False}
+        )
+        async with body:
+            await pump(body, chunk_writer(self.scope) or AsgiWriter(send))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _JsonResponse(TrioResponse):

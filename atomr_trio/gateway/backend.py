@@ -1,12 +1,12 @@
-"""What the gateway asks of the runtime behind it: four questions and one stream."""
+"""What the gateway asks of the runtime behind it: a few questions and one stream."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from attrs import field, frozen
 
-from atomr_trio.core import DeploymentState, ExecuteBatch, TokenChunk, Tokens
+from atomr_trio.core import DeploymentState, ExecuteBatch, TokenChunk, Tokenize, Tokens
 
 __all__ = ["AnswerStream", "GatewayBackend", "ModelInfo", "Readiness"]
 
@@ -52,6 +52,18 @@ class AnswerStream(Protocol):
         """
         ...
 
+    def take(self) -> TokenChunk | None:
+        """The same without waiting; ``None``: nothing has come.
+
+        Raises:
+            InferenceError, StopAsyncIteration: as `receive` does.
+        """
+        ...
+
+    def watch(self, call: Callable[[], None] | None) -> None:
+        """Call back whenever there is something to take, at once if there is; ``None``: no longer."""
+        ...
+
     @property
     def tokens(self) -> Tokens:
         """Everything received so far."""
@@ -73,10 +85,34 @@ class GatewayBackend(Protocol):
         """
         ...
 
+    async def tokenize(self, question: Tokenize, /) -> tuple[int, ...]:
+        """The token ids of a text or of a conversation, of any length.
+
+        Raises:
+            InferenceError: ``ModelNotFound``, ``BadRequest``, ``Unsupported``.
+        """
+        ...
+
+    async def spell(self, model: str, ids: Sequence[int], /) -> tuple[bytes, ...]:
+        """The bytes of each token; together they are the text.
+
+        Raises:
+            InferenceError: ``ModelNotFound``, ``BadRequest``, ``Unsupported``.
+        """
+        ...
+
     def submit(self, batch: ExecuteBatch, /) -> AbstractAsyncContextManager[AnswerStream]:
         """Start a request; leaving the block cancels it, in whatever phase it is.
 
         Entering may raise an ``InferenceError`` too.
+        """
+        ...
+
+    async def pricing(self, model: str, /) -> Callable[[ExecuteBatch], float]:
+        """What a batch of this model may cost at most, in USD. Asked only for keys with a budget in USD.
+
+        Raises:
+            ModelNotFound: there is no such model.
         """
         ...
 

@@ -11,7 +11,20 @@ from werkzeug.exceptions import HTTPException
 
 from atomr_trio import core
 
-__all__ = ["ErrorReply", "as_inference_error", "error_object", "error_reply", "reply_to_http_exception"]
+from .access import InvalidApiKey, QuotaExhausted, QuotaHeld, RequestsLimited, TokensLimited, TooLargeForLimit
+from .replay import ReplayGone, StreamNotFound
+
+__all__ = [
+    "ErrorReply",
+    "Outcome",
+    "as_inference_error",
+    "error_object",
+    "error_reply",
+    "error_status",
+    "outcome_of",
+    "reply_to_http_exception",
+    "typed_errors",
+]
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
@@ -66,7 +79,7 @@ _UNAVAILABLE = _Row(status=503, type=SERVER, code="model_unavailable", retry_aft
 _LOST = _says("the device that computed this answer was lost; it is being restarted")
 
 # An error is looked up by its class, then by its bases, so a new subclass inherits its parent's row.
-_TABLE: dict[type[BaseException], _Row] = {
+_TABLE: dict[type[core.InferenceError], _Row] = {
     core.ModelNotFound: _Row(status=404, type=INVALID, code="model_not_found", param="model"),
     core.BadRequest: _Row(status=400, type=INVALID, text=lambda error: error.message),
     core.Unsupported: _Row(status=400, type=INVALID, code="unsupported"),
@@ -106,6 +119,21 @@ _TABLE: dict[type[BaseException], _Row] = {
         # Clients try a 500 again by themselves, and this one would cost the others another restart.
         headers=(("x-should-retry", "false"),),
     ),
+    InvalidApiKey: _Row(status=401, type=INVALID, code="invalid_api_key", headers=(("www-authenticate", "Bearer"),)),
+    RequestsLimited: _Row(status=429, type="requests", code="rate_limit_exceeded", retry_after=_as_said),
+    TokensLimited: _Row(status=429, type="tokens", code="rate_limit_exceeded", retry_after=_as_said),
+    TooLargeForLimit: _Row(
+        status=429, type="tokens", code="rate_limit_exceeded", headers=(("x-should-retry", "false"),)
+    ),
+    QuotaHeld: _Row(status=429, type="tokens", code="rate_limit_exceeded", retry_after=_as_said),
+    QuotaExhausted: _Row(
+        status=429,
+        type="insufficient_quota",
+        code="insufficient_quota",
+        headers=(("x-should-retry", "false"),),
+    ),
+    StreamNotFound: _Row(status=404, type=INVALID, code="stream_not_found"),
+    ReplayGone: _Row(status=410, type=INVALID, code="replay_gone"),
     core.Timeout: _Row(status=504, type=SERVER, code="timeout"),
     # Whatever went wrong between us and the provider, the client's own key is not to blame.
     core.NetworkError: _UPSTREAM,
@@ -124,6 +152,28 @@ _HTTP_TEXTS = {
 }
 
 
+@frozen
+class Outcome:
+    """How a kind of error ends a request: the HTTP status, the code, and whether the answer may say when to retry."""
+
+    status: int
+    code: str | None
+    may_say_when: bool
+
+
+def typed_errors() -> tuple[type[core.InferenceError], ...]:
+    """The kinds of errors that have a status of their own."""
+    return tuple(_TABLE)
+
+
+def outcome_of(kind: type[BaseException]) -> Outcome:
+    """What a client gets for this kind of error: one of `typed_errors`, of the HTTP framework's, or any other."""
+    if issubclass(kind, HTTPException):
+        return Outcome(kind.code or 500, None, may_say_when=False)
+    row = _row_of_kind(kind)
+    return Outcome(row.status, row.code, may_say_when=row.retry_after is not _never)
+
+
 def as_inference_error(error: BaseException) -> core.InferenceError | None:
     """The typed error in what was raised: itself, or the single leaf of its groups; ``None`` for a bug."""
     while isinstance(error, BaseExceptionGroup):
@@ -135,10 +185,16 @@ def as_inference_error(error: BaseException) -> core.InferenceError | None:
 
 
 def _row_of(error: core.InferenceError | None) -> _Row:
-    for cls in type(error).__mro__:
-        if cls in _TABLE:
-            return _TABLE[cls]
-    return _BUG
+    return _row_of_kind(type(error))
+
+
+def _row_of_kind(kind: type[BaseException] | type[None]) -> _Row:
+    return next((_TABLE[cls] for cls in kind.__mro__ if cls in _TABLE), _BUG)
+
+
+def error_status(error: BaseException) -> int:
+    """The HTTP status of what was raised, when there is still one to send."""
+    return _row_of(as_inference_error(error)).status
 
 
 def error_object(error: BaseException, request_id: str, *, prompt_param: str | None = None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Listening sockets, prepared before the server starts, so that a port in use is found out early and said clearly."""
 
 import errno
+import ipaddress
 import os
 import socket
 import sys
@@ -11,7 +12,7 @@ from attrs import define
 
 from atomr_trio.core import InferenceError
 
-__all__ = ["BindError", "open_sockets", "urls"]
+__all__ = ["BindError", "is_exposed", "open_sockets", "urls"]
 
 BACKLOG = 2048
 
@@ -75,6 +76,12 @@ def urls(sockets: Sequence[socket.socket]) -> list[str]:
         host, port = sock.getsockname()[:2]
         found.append(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     return found
+
+
+def is_exposed(sockets: Sequence[socket.socket]) -> bool:
+    """Whether other machines can reach one of the sockets."""
+    addresses = (ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]) for sock in sockets)
+    return not all(address.is_loopback for address in addresses)
 
 
 def _resolve(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:

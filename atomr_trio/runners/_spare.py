@@ -15,7 +15,10 @@ from atomr_trio.engine.settings import EngineSettings
 from ._child import describe_exit
 from ._link import DeviceLink
 
-__all__ = ["Spare", "standing_by"]
+__all__ = ["Spare", "SpareChoice", "standing_by"]
+
+SpareChoice = Literal["auto", "none", "imported", "loaded"]
+"""How far a process that stands by goes ahead; ``auto`` depends on the device."""
 
 log: logging.Logger = logging.getLogger("atomr_trio.runners")
 
@@ -23,9 +26,7 @@ MAX_DEATHS = 3
 """A process that dies so often before it was needed is not started again: something is wrong with all of them."""
 
 
-def standing_by(
-    settings: EngineSettings, asked: Literal["auto", "none", "imported", "loaded"], serving: Ready | None
-) -> Configure:
+def standing_by(settings: EngineSettings, asked: SpareChoice, serving: Ready | None) -> Configure:
     """Return what to tell a spare process.
 
     Args:

@@ -5,7 +5,16 @@ import logging
 import trio
 
 from atomr_trio.actor import Actor, ActorRef, Context, leaves
-from atomr_trio.core import CudaContextPoisoned, InferenceError, Internal, ModelRunner, OutOfMemory, Unrecoverable
+from atomr_trio.core import (
+    CudaContextPoisoned,
+    ExecuteBatch,
+    InferenceError,
+    Internal,
+    ModelRunner,
+    OutOfMemory,
+    Unrecoverable,
+    Unsupported,
+)
 
 from .messages import ContextPoisoned, ContextReady, ContextRestarting, Execute, WorkerMsg
 
@@ -64,6 +73,11 @@ class ContextActor(Actor[Execute]):
         with trio.CancelScope() as scope:
             forget = output.call_on_cancel(lambda reason: scope.cancel(reason=reason))
             try:
+                _check_embed(self._runner, message.batch)
+                if message.batch.sampling.grammar is not None:
+                    # Known already, unless the runner was not there yet when the request came.
+                    await self._runner.check_grammar(message.batch.sampling.grammar)
+                _check_tools(self._runner, message.batch)
                 await self._runner.execute(message.batch, output)
                 output.finish()
             except CudaContextPoisoned:
@@ -80,3 +94,16 @@ class ContextActor(Actor[Execute]):
             finally:
                 forget()
         self._running.pop(output.request_id, None)
+
+
+def _check_embed(runner: ModelRunner, batch: ExecuteBatch) -> None:
+    # Known already, unless the runner was not there yet when the request came.
+    if batch.embed and not runner.embeds:
+        raise Unsupported("embeddings", runner.runtime_kind)
+
+
+def _check_tools(runner: ModelRunner, batch: ExecuteBatch) -> None:
+    # Whoever reads text for calls has asked for a grammar by now. Nobody else sees to it that there is one.
+    required = batch.tools is not None and batch.tools.required
+    if required and batch.sampling.grammar is None and not runner.calls_tools:
+        raise Unsupported("calls of tools that are required", runner.runtime_kind)

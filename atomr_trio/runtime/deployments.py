@@ -168,7 +168,14 @@ class DeploymentManagerActor(Actor[DeploymentMsg]):
         if self._served.get(deployment.name) is not served:
             reply.fail(ModelNotFound(deployment.name))  # removed while it was being read
             return
-        served.record = evolve(served.record, codec=runners[0].codec)
+        first = runners[0]
+        served.record = evolve(
+            served.record,
+            codec=first.codec,
+            check_grammar=first.check_grammar,
+            embeds=first.embeds,
+            price=first.estimate_cost_usd,
+        )
         for index, runner in enumerate(runners):
             self._start_engine(served, index, runner, ctx)
         reply.resolve(served.record)

@@ -2,21 +2,33 @@
 
 import itertools
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 from attrs import evolve, field, frozen
 
 from atomr_trio.actor import ActorError, ActorRef, Context, Props
-from atomr_trio.core import ExecuteBatch, Internal
+from atomr_trio.core import (
+    ExecuteBatch,
+    Internal,
+    Message,
+    PromptCodec,
+    TextPart,
+    Tokenize,
+    Unsupported,
+    Vocabulary,
+)
 
 from .messages import CoordinatorMsg, DeploymentMsg, DeploymentRecord, Dispatch, Get, List, MetricsMsg, RequestMsg
 from .request import RequestActor
 from .stream import TokenStream
 
 __all__ = ["Directory"]
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 CATALOG_TIMEOUT = 2.0
 """Seconds the deployment manager gets to answer."""
@@ -40,6 +52,8 @@ class Directory:
     metrics: ActorRef[MetricsMsg]
     # One prompt at a time: tokenizers use all cores by themselves, and the engine needs them too.
     _tokenizing: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False, eq=False)
+    # Those who only ask for tokens may ask for many: prompts do not wait behind them.
+    _asked: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(1), init=False, eq=False)
     _numbers: "itertools.count[int]" = field(factory=itertools.count, init=False, eq=False)
 
     async def deployments(self) -> tuple[DeploymentRecord, ...]:
@@ -70,15 +84,59 @@ class Directory:
 
         Raises:
             ModelNotFound: there is no deployment of this name.
-            BadRequest: the prompt does not fit the model's template or vocabulary.
+            BadRequest: the prompt does not fit the model's template or vocabulary, or the grammar cannot be read.
             ContextLengthExceeded: it does not fit the context.
+            Unsupported: the runner cannot keep to a grammar, or makes no embeddings.
         """
-        codec = (await self.deployment(batch.model)).codec
+        record = await self.deployment(batch.model)
+        if batch.embed and record.embeds is False:
+            raise Unsupported("embeddings", record.deployment.runtime)
+        prepared = await self._tokenized(batch, record.codec)
+        # Last, because a codec may set one itself.
+        grammar = prepared.sampling.grammar
+        if grammar is not None and record.check_grammar is not None:
+            await record.check_grammar(grammar)
+        return prepared
+
+    async def _tokenized(self, batch: ExecuteBatch, codec: PromptCodec | None) -> ExecuteBatch:
         if codec is None:
             return batch
         if _characters(batch) <= INLINE_CHARACTERS:
             return _seeded(codec.prepare(batch))
         return _seeded(await trio.to_thread.run_sync(codec.prepare, batch, limiter=self._tokenizing))
+
+    async def tokenize(self, question: Tokenize) -> tuple[int, ...]:
+        """Return the token ids of a text or of a conversation.
+
+        Raises:
+            ModelNotFound: there is no deployment of this name.
+            Unsupported: its runtime does not know the model's vocabulary.
+            BadRequest: the messages do not fit the model's template.
+        """
+        vocabulary = await self._vocabulary(question.model, "tokenize")
+        return await self._asking(vocabulary.tokenize, question, _characters(question))
+
+    async def spell(self, model: str, ids: Sequence[int]) -> tuple[bytes, ...]:
+        """Return the bytes of each token.
+
+        Raises:
+            ModelNotFound: there is no deployment of this name.
+            Unsupported: its runtime does not know the model's vocabulary.
+            BadRequest: an id is outside the vocabulary.
+        """
+        vocabulary = await self._vocabulary(model, "detokenize")
+        return await self._asking(vocabulary.spell, ids, len(ids))
+
+    async def _vocabulary(self, model: str, method: str) -> Vocabulary:
+        record = await self.deployment(model)
+        if not isinstance(record.codec, Vocabulary):
+            raise Unsupported(method, record.deployment.runtime)
+        return record.codec
+
+    async def _asking(self, ask: Callable[[T], R], about: T, size: int) -> R:
+        if size <= INLINE_CHARACTERS:
+            return ask(about)
+        return await trio.to_thread.run_sync(ask, about, limiter=self._asked)
 
     @asynccontextmanager
     async def submit(self, batch: ExecuteBatch, parent: Context[Any]) -> AsyncGenerator[TokenStream]:
@@ -104,6 +162,14 @@ def _seeded(batch: ExecuteBatch) -> ExecuteBatch:
     return evolve(batch, sampling=evolve(batch.sampling, seed=random.getrandbits(63)))
 
 
-def _characters(batch: ExecuteBatch) -> int:
-    prompt = len(batch.prompt) if isinstance(batch.prompt, str) else 0
-    return prompt + sum(len(message.content) for message in batch.messages if isinstance(message.content, str))
+def _characters(of: ExecuteBatch | Tokenize) -> int:
+    text = of.text if isinstance(of, Tokenize) else of.prompt
+    offered = 0 if of.tools is None else of.tools.characters
+    return (len(text) if isinstance(text, str) else 0) + sum(map(_length, of.messages)) + offered
+
+
+def _length(message: Message) -> int:
+    called = sum(len(call.arguments) for call in message.tool_calls)
+    if isinstance(message.content, str):
+        return len(message.content) + called
+    return sum(len(part.text) for part in message.content if isinstance(part, TextPart)) + called

@@ -62,6 +62,8 @@ class EngineCoreActor(Actor[EngineMsg]):
         """Admit, report, drain."""
         match message:
             case Add():
+                if self._draining:
+                    return None
                 self._add(message, ctx)
                 return self._deployment.serving.queue_timeout
             case GetLoad():
@@ -82,8 +84,6 @@ class EngineCoreActor(Actor[EngineMsg]):
     def _add(self, add: Add, ctx: Context[EngineMsg]) -> None:
         key = add.output.request_id
         try:
-            if self._draining:
-                raise Backpressure("the replica is draining")
             starts = self._admission.admit(key, add, add.batch.priority)
         except Backpressure as refusal:
             ctx.fail(refusal)

@@ -79,7 +79,7 @@ class Journal:
     guilty: it is not run any more. So a request that kills the engine each time costs the others pauses, and not the
     engine.
 
-    Its size is bounded by what the engine core admits.
+    Its size is bounded by what the engine core admits: whoever adds a request drops it when it has ended.
 
     Args:
         max_deaths: how many deaths of the context are survived in a window.
@@ -104,7 +104,6 @@ class Journal:
 
     def add(self, execute: Execute, now: float) -> list[Execute]:
         """Record a request; return what the context is to be given now."""
-        self._entries = {key: entry for key, entry in self._entries.items() if not entry.ended}
         self._entries[execute.output.request_id] = _Entry(execute)
         return self.due(now)
 

@@ -1,9 +1,19 @@
 """What the runtime's actors say to each other. Names and fields are the seed's where it had them."""
 
+from collections.abc import Awaitable, Callable
+
 from attrs import field, frozen
 
 from atomr_trio.actor import ActorRef, Request
-from atomr_trio.core import Deployment, DeploymentState, ExecuteBatch, InferenceError, PromptCodec, TokenUsage
+from atomr_trio.core import (
+    Deployment,
+    DeploymentState,
+    ExecuteBatch,
+    Grammar,
+    InferenceError,
+    PromptCodec,
+    TokenUsage,
+)
 
 from .stream import TokenStream
 
@@ -32,6 +42,7 @@ __all__ = [
     "MetricsMsg",
     "RecordCancelled",
     "RecordFailure",
+    "RecordLate",
     "RecordSuccess",
     "Register",
     "Remove",
@@ -70,10 +81,11 @@ RequestMsg = Dispatch | Cancel
 
 
 @frozen
-class Add(Request[float]):
+class Add(Request[float | None]):
     """Take a request: refused with ``Backpressure``, or answered with the seconds it may wait in the queue.
 
-    ``lease`` is the number under which the engine has the stream.
+    ``None``: the engine takes no more, and somebody else has to be asked. ``lease`` is the number under which the
+    engine has the stream.
     """
 
     batch: ExecuteBatch
@@ -203,6 +215,9 @@ class DeploymentRecord:
         state: where it is in its life.
         reason: why it failed.
         codec: the text side of its model.
+        check_grammar: refuses the grammars that it cannot keep to; ``None`` while the runner is being built.
+        embeds: it makes embeddings; ``None`` while the runner is being built.
+        price: what a batch may cost at most, in USD.
         created: Unix time in seconds.
     """
 
@@ -210,6 +225,9 @@ class DeploymentRecord:
     state: DeploymentState = DeploymentState.PENDING
     reason: str | None = None
     codec: PromptCodec | None = field(default=None, eq=False, repr=False)
+    check_grammar: Callable[[Grammar], Awaitable[None]] | None = field(default=None, eq=False, repr=False)
+    embeds: bool | None = field(default=None, eq=False, repr=False)
+    price: Callable[[ExecuteBatch], float] | None = field(default=None, eq=False, repr=False)
     created: int = 0
 
 
@@ -287,8 +305,28 @@ class RecordCancelled:
 
 
 @frozen
+class RecordLate:
+    """So many tokens were made for a client after it was seen to have left."""
+
+    deployment: str
+    tokens: int
+
+
+@frozen
 class DeploymentMetrics:
-    """Counters of one deployment."""
+    """Counters of one deployment.
+
+    Args:
+        requests_succeeded: that ended well.
+        requests_failed: that ended with an error.
+        requests_cancelled: whose client left before the end.
+        failures: failed requests by the kind of their error.
+        usage: tokens of those that ended well, and of those whose client left, up to when that was seen.
+        cost_usd: of those that ended well.
+        usage_cancelled: the part of ``usage`` that went to those whose client left.
+        late_tokens: tokens made for clients after they were seen to have left; in no usage. They are what steps draw
+            that were on the device then, and what came back since.
+    """
 
     requests_succeeded: int = 0
     requests_failed: int = 0
@@ -296,6 +334,8 @@ class DeploymentMetrics:
     failures: dict[str, int] = field(factory=dict[str, int])
     usage: TokenUsage = field(factory=TokenUsage)
     cost_usd: float = 0.0
+    usage_cancelled: TokenUsage = field(factory=TokenUsage)
+    late_tokens: int = 0
 
 
 @frozen
@@ -303,4 +343,4 @@ class Snapshot(Request[dict[str, DeploymentMetrics]]):
     """Ask for a copy of all counters."""
 
 
-MetricsMsg = RecordSuccess | RecordFailure | RecordCancelled | Snapshot
+MetricsMsg = RecordSuccess | RecordFailure | RecordCancelled | RecordLate | Snapshot

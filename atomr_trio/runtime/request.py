@@ -1,9 +1,10 @@
 """One actor per request: routes it, sees that it ends, and reports how."""
 
 import trio
+from attrs import evolve
 
 from atomr_trio.actor import Actor, ActorError, ActorRef, ActorStopped, Context
-from atomr_trio.core import Backpressure, DeploymentUnavailable, InferenceError, Internal, TokenUsage
+from atomr_trio.core import Backpressure, DeploymentUnavailable, InferenceError, Internal
 
 from .journal import resumed
 from .messages import (
@@ -16,6 +17,7 @@ from .messages import (
     MetricsMsg,
     RecordCancelled,
     RecordFailure,
+    RecordLate,
     RecordSuccess,
     RequestMsg,
     RouteTo,
@@ -63,6 +65,8 @@ class RequestActor(Actor[RequestMsg]):
             ctx.stop(message.reason)
         elif self._dispatched is None:
             self._dispatched = message
+            # Which may be when this actor is gone.
+            self._output.call_when_late(lambda tokens: self._metrics.tell(RecordLate(message.deployment, tokens)))
             # In a task, so that a Cancel is handled while the request is being routed.
             ctx.spawn_task(self._run, message, ctx)
 
@@ -109,12 +113,14 @@ class RequestActor(Actor[RequestMsg]):
         """Return how long the request may wait in the engine's queue; ``None`` if the engine is gone."""
         add = Add(resumed(dispatch.batch, self._told), self._output, self._output.lease)
         try:
-            return await engine.ask(add, timeout=ADMISSION_TIMEOUT)
+            patience = await engine.ask(add, timeout=ADMISSION_TIMEOUT)
         except ActorStopped:
+            patience = None
+        if patience is None:
             # The coordinator may not know it yet, and would name the same one again.
             self._coordinator.tell(Deregister(dispatch.deployment, engine.path))
             self._output.give_back(add.lease)
-            return None
+        return patience
 
     async def _route(self, deployment: str) -> ActorRef[EngineMsg]:
         try:
@@ -128,5 +134,5 @@ class RequestActor(Actor[RequestMsg]):
         if self._output.error is not None:
             return RecordFailure(deployment, self._output.error.kind)
         if self._output.cancel_reason is not None:
-            return RecordCancelled(deployment, usage + TokenUsage(output_tokens=len(self._output.tokens.token_ids)))
+            return RecordCancelled(deployment, evolve(usage, output_tokens=self._output.output_tokens))
         return RecordSuccess(deployment, usage)

@@ -6,12 +6,13 @@ event wins, whoever brings it, and everything later is dropped.
 """
 
 from collections.abc import Callable
-from functools import reduce
 
 import trio
 from attrs import evolve
 
 from atomr_trio.core import FinishReason, InferenceError, TokenChunk, Tokens, TokenUsage
+
+from .chunks import merged, tokens_of
 
 __all__ = ["UNREAD_CHUNKS", "TokenStream"]
 
@@ -22,7 +23,8 @@ UNREAD_CHUNKS = 64
 class TokenStream:
     """A single-reader stream of chunks that ends exactly once: finished, failed or cancelled.
 
-    The writer's side is a ``ChunkSink``.
+    The writer's side is a ``ChunkSink``. ``dropped`` counts the chunks that came after the end, ``late_tokens`` the
+    tokens in them, if the end was that the client left.
 
     Args:
         request_id: put into every chunk.
@@ -35,6 +37,7 @@ class TokenStream:
         self.error: InferenceError | None = None
         self.cancel_reason: str | None = None
         self.dropped: int = 0
+        self.late_tokens: int = 0
         self._input_tokens = input_tokens
         self._pending: list[TokenChunk] = []
         self._chunks = 0
@@ -46,15 +49,17 @@ class TokenStream:
         self._parted = trio.Event()
         self._told = trio.Event()
         self._on_cancel: list[Callable[[str], None]] = []
+        self._on_news: Callable[[], None] | None = None
+        self._on_end: list[Callable[[], object]] = []
+        self._on_late: list[Callable[[int], None]] = []
 
     # The writer's side.
 
     def push(self, chunk: TokenChunk) -> None:
-        """Append a chunk without waiting. After the end it is dropped and counted."""
+        """Append a chunk without waiting. After the end it is dropped and counted: see ``late_tokens``."""
         if self.ended:
-            self.dropped += 1
+            self._drop(chunk)
             return
-        chunk = evolve(chunk, request_id=self.request_id)
         self._chunks += bool(chunk.text_delta)
         if chunk.finish_reason is not None and chunk.usage is None and self.tokens.usage == TokenUsage():
             chunk = evolve(chunk, usage=self._counted_usage(chunk))
@@ -93,22 +98,46 @@ class TokenStream:
     # The reader's side.
 
     async def receive(self) -> TokenChunk:
-        """Wait for new chunks and return them merged into one.
+        """Wait for new chunks and return them merged into one. Cancelling the wait loses nothing.
 
         Raises:
             InferenceError: the answer failed; what came before it was returned first.
             StopAsyncIteration: the answer is complete, or the stream was cancelled.
         """
-        while not self._pending:
+        if self._pending:
+            # Also for a reader that is never fast enough to wait: others run, and what they bring is merged.
+            await trio.lowlevel.checkpoint()
+        while (chunk := self.take()) is None:
+            self._readable = trio.Event()
+            await self._readable.wait()
+        return chunk
+
+    def take(self) -> TokenChunk | None:
+        """Return new chunks merged into one, without waiting; ``None``: there are none.
+
+        Raises:
+            InferenceError, StopAsyncIteration: as `receive` does.
+        """
+        if not self._pending:
             if self.error is not None:
                 raise self.error
             if self.ended:
                 raise StopAsyncIteration
-            self._readable = trio.Event()
-            await self._readable.wait()
-        chunks, self._pending = self._pending, []
+            return None
+        chunk, self._pending = merged(self.request_id, self._pending)
         self._writable.set()
-        return chunks[0] if len(chunks) == 1 else reduce(_merge, chunks)
+        if self._pending:
+            self._wake_reader()
+        return chunk
+
+    def watch(self, call: Callable[[], None] | None) -> None:
+        """Call back whenever there is something to `take`, at once if there is; ``None``: no longer.
+
+        The call comes from within the writer's: it must be quick, and must not raise.
+        """
+        self._on_news = call
+        if self._pending or self.ended:
+            self._wake_reader()
 
     async def collect(self) -> Tokens:
         """Wait for the end and return the whole answer.
@@ -135,13 +164,21 @@ class TokenStream:
         """Whether the terminal event has happened."""
         return self._ended.is_set()
 
+    @property
+    def output_tokens(self) -> int:
+        """Tokens so far: reported, or else counted. Of a runner that knows only text, a chunk is a token."""
+        return self.tokens.usage.output_tokens or len(self.tokens.token_ids) or self._chunks
+
     async def wait_ended(self) -> None:
         """Wait for the terminal event."""
         await self._ended.wait()
 
     async def wait_started(self) -> None:
         """Wait until the request has left the queue, or ended in it."""
-        await self._started.wait()
+        waited = None
+        while waited is not self._started:
+            waited = self._started
+            await waited.wait()
 
     def call_on_cancel(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call back, with a reason, when the stream ends by any other hand than the writer's.
@@ -154,6 +191,17 @@ class TokenStream:
             return _nothing
         self._on_cancel.append(callback)
         return lambda: self._on_cancel.remove(callback) if callback in self._on_cancel else None
+
+    def call_on_end(self, callback: Callable[[], object]) -> None:
+        """Call back when the terminal event happens, whoever brings it; at once if it has happened."""
+        if self.ended:
+            callback()
+        else:
+            self._on_end.append(callback)
+
+    def call_when_late(self, callback: Callable[[int], None]) -> None:
+        """Call back, with their number, when tokens come for a client that has left."""
+        self._on_late.append(callback)
 
     async def wait_told(self, tokens: int) -> None:
         """Wait until more than so many tokens were told, or the end."""
@@ -168,7 +216,9 @@ class TokenStream:
         if not self.ended:
             self.lease += 1
             self._parted = trio.Event()
-            self._started = trio.Event()
+            # Who waits already, waits on for this engine to begin.
+            before, self._started = self._started, trio.Event()
+            before.set()
 
     def give_back(self, lease: int) -> None:
         """Say that the engine with this lease is gone. Does nothing after the end, or if another one has the stream."""
@@ -179,6 +229,13 @@ class TokenStream:
     async def wait_parted(self) -> None:
         """Wait for the end, or for the engine to be gone."""
         await self._parted.wait()
+
+    def _drop(self, chunk: TokenChunk) -> None:
+        self.dropped += 1
+        tokens = 0 if self.cancel_reason is None else tokens_of(chunk)
+        self.late_tokens += tokens
+        for callback in self._on_late if tokens else ():
+            callback(tokens)
 
     def _stop_writer(self, reason: str) -> None:
         self._end()
@@ -193,9 +250,14 @@ class TokenStream:
         self._told.set()
         self._started.set()
         self._writable.set()
+        for callback in self._on_end:
+            callback()
+        self._on_end.clear()
 
     def _wake_reader(self) -> None:
         self._readable.set()
+        if self._on_news is not None:
+            self._on_news()
 
     def _counted_usage(self, last: TokenChunk) -> TokenUsage:
         # A runner that knows only text: each chunk counts as a token, as clients count.
@@ -205,17 +267,3 @@ class TokenStream:
 
 def _nothing() -> None:
     pass
-
-
-def _merge(first: TokenChunk, second: TokenChunk) -> TokenChunk:
-    usages = [chunk.usage for chunk in (first, second) if chunk.usage is not None]
-    return TokenChunk(
-        request_id=first.request_id,
-        text_delta=first.text_delta + second.text_delta,
-        token_ids=first.token_ids + second.token_ids,
-        logprobs=first.logprobs + second.logprobs,
-        details=first.details + second.details,
-        tool_call_delta=second.tool_call_delta or first.tool_call_delta,
-        usage=reduce(TokenUsage.__add__, usages) if usages else None,
-        finish_reason=second.finish_reason or first.finish_reason,
-    )

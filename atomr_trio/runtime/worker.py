@@ -1,6 +1,7 @@
 """The stable half of an engine: it supervises the context and knows which requests are in it."""
 
 import logging
+from functools import partial
 
 import trio
 
@@ -89,6 +90,8 @@ class WorkerActor(Actor[WorkerMsg]):
         match message:
             case Execute():
                 self._submit(self._journal.add(message, trio.current_time()), ctx)
+                # Inline, and not by a message: nothing of a request is left when its client is gone.
+                message.output.call_on_end(partial(self._journal.drop, (message.output.request_id,)))
             case ContextPoisoned(failure, request_ids):
                 self._died(request_ids, failure)
             case ContextReady():

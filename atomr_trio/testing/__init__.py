@@ -6,6 +6,9 @@ Nothing here needs pytest or hypothesis, but for ``atomr_trio.testing.pytest_plu
 from ._cancel import CancelReport as CancelReport
 from ._cancel import CancelViolation as CancelViolation
 from ._cancel import cancel_everywhere as cancel_everywhere
+from ._clients import ClientFault as ClientFault
+from ._clients import ClientFaultPlan as ClientFaultPlan
+from ._clients import ask_badly as ask_badly
 from ._clock import ManualClock as ManualClock
 from ._events import EventProbe as EventProbe
 from ._events import no_dead_letters as no_dead_letters

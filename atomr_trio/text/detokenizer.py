@@ -20,10 +20,20 @@ class Detokenizer:
 
     Control tokens have no text. Bytes that begin a character wait for the rest of it (at most three of them); bytes
     that can no longer become one are U+FFFD at once.
+
+    Args:
+        tokenizer: the model's.
+        shown: control tokens whose names are text here.
     """
 
     _tokenizer: Tokenizer = field(repr=False)
+    _shown: frozenset[int] = field(default=frozenset(), repr=False)
+    _hidden: frozenset[int] = field(init=False, repr=False)
     _decode: codecs.IncrementalDecoder = field(init=False, factory=_decoder, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        hidden = self._tokenizer.special_ids
+        self._hidden = hidden - self._shown if self._shown else hidden
 
     def push(self, ids: Iterable[int]) -> str:
         """Return the text that these tokens complete.
@@ -31,8 +41,8 @@ class Detokenizer:
         Raises:
             Internal: an id is outside the vocabulary.
         """
-        token_bytes, special = self._tokenizer.token_bytes, self._tokenizer.special_ids
-        return self._decode.decode(b"".join([token_bytes(id) for id in ids if id not in special]))
+        token_bytes, hidden = self._tokenizer.token_bytes, self._hidden
+        return self._decode.decode(b"".join([token_bytes(id) for id in ids if id not in hidden]))
 
     def flush(self) -> str:
         """Return what waits as U+FFFD, and begin anew."""

@@ -77,7 +77,13 @@ class StopMatcher:
 
     _stops: list[_Pattern] = field(converter=_patterns)
     _held: str = field(default="", init=False)
-    matched: bool = field(default=False, init=False)
+    found: str | None = field(default=None, init=False)
+    """The stop string that ended the answer."""
+
+    @property
+    def matched(self) -> bool:
+        """A stop string has ended the answer."""
+        return self.found is not None
 
     def push(self, text: str) -> tuple[str, bool]:
         """Take more text; return what can be shown now, and whether a stop string has ended the answer."""
@@ -88,8 +94,8 @@ class StopMatcher:
         seen = self._held + text
         if ends:
             end, minus_length = min(ends)
-            self.matched = True
             cut = len(self._held) + end + minus_length
+            self.found = seen[cut : cut - minus_length]
             self._held = ""
             return seen[:cut], True
         cut = len(seen) - max((stop.matched for stop in self._stops), default=0)

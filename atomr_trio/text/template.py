@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import jinja2
 from attrs import define, field
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -114,12 +114,21 @@ class ChatTemplate:
     eos_token: str = ""
     _now: Callable[[], datetime] = field(default=datetime.now, kw_only=True, repr=False)
     _compiled: jinja2.Template = field(init=False, repr=False)
+    variables: frozenset[str] = field(init=False, repr=False)
+    """What it reads that it does not set itself."""
 
     def __attrs_post_init__(self) -> None:
+        environment = _environment(self._now)
         try:
-            self._compiled = _environment(self._now).from_string(self._source)
+            self._compiled = environment.from_string(self._source)
+            self.variables = frozenset(meta.find_undeclared_variables(environment.parse(self._source)))
         except (jinja2.TemplateError, RecursionError) as error:
             raise ModelLoadError(f"the chat template is not valid: {error}") from error
+
+    @property
+    def source(self) -> str:
+        """The template itself."""
+        return self._source
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **kwargs: Any

@@ -39,6 +39,11 @@ class Tokenizer:
     _with_special: tokenizers.Tokenizer = field(repr=False, alias="with_special")
     _without_special: tokenizers.Tokenizer = field(repr=False, alias="without_special")
 
+    @property
+    def vocabulary(self) -> Sequence[bytes]:
+        """The bytes of each token; for a control token, those of its name."""
+        return self._bytes
+
     @classmethod
     def from_gguf(cls, fields: Mapping[str, Any]) -> Self:
         """Build the tokenizer from ``tokenizer.ggml.*``.

@@ -139,9 +139,10 @@ async def test_a_handler_that_holds_the_loop_is_named(caplog):
         for _ in range(3):
             await hog.ask(Sleep(), timeout=5)
     slow = [record for record in caplog.records if getattr(record, "event", "") == "slow_step"]
-    # Once, by the system that it belongs to: what follows within a second is only counted.
-    assert [record.actor for record in slow] == ["/hog"]
-    assert slow[0].seconds >= 0.02
+    # Once, by the system that it belongs to: what follows within a second is only counted. Where the machine is busy,
+    # others may be slow as well.
+    [hogged] = [record for record in slow if record.actor == "/hog"]
+    assert hogged.seconds >= 0.02
 
 
 async def test_many_dead_letters_end_in_a_summary(caplog):

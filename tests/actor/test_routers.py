@@ -109,6 +109,8 @@ async def test_a_router_does_what_the_ref_does():
             router.tell("does not fit")
         leave.set()
         await router.send("waits for room")
+        # Until it has been taken there is no room for the next one.
+        await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(ActorFailed):
             await router.ask(Crash(ValueError()), timeout=1)
 

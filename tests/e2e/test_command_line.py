@@ -1,5 +1,6 @@
 """What the command says when it cannot do what it is told: one line and an exit status, no traceback."""
 
+import json
 import re
 import signal
 import socket
@@ -22,6 +23,12 @@ def refused(result, status):
     assert result.returncode == status, result.stderr
     assert "Traceback" not in result.stderr
     return result.stderr
+
+
+def test_the_package_can_be_run_as_a_module():
+    command = [sys.executable, "-m", "atomr_trio", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert shown.stdout.replace("atomr_trio ", "atomr_trio.cli ") == run("--help").stdout
 
 
 def test_an_unknown_model_is_named_with_those_that_are_known():
@@ -79,6 +86,17 @@ def test_a_custom_runner_in_ten_lines(tmp_path):
         server.process.send_signal(signal.SIGUSR1)
         wait_for(lambda: any("the tree of actors" in line for line in server.stderr))
         wait_for(lambda: any(line.startswith("  gateway  running") for line in server.stderr))
+
+
+def test_a_server_says_at_its_end_what_it_did():
+    with served("--runtime", "echo") as server:
+        server.wait_ready()
+        body = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
+        assert server.http.post("/v1/chat/completions", json=body).status_code == 200
+        assert server.end() == 0
+    (line,) = [found for line in server.stderr if line.startswith("{") and (found := json.loads(line))]
+    assert (line["event"], line["deployment"]) == ("served", "echo")
+    assert (line["succeeded"], line["left"], line["tokens_out"], line["tokens_late"]) == (1, 0, 3, 0)
 
 
 def test_pull_prints_the_path(smollm2_path):

@@ -49,6 +49,17 @@ def collect(engine, tokens=None, limit=2000):
     return tokens, last
 
 
+def unit(vector):
+    return vector / np.linalg.norm(vector)
+
+
+def vector(output):
+    """The embedding of an output, of length 1 as all are."""
+    found = np.frombuffer(output.embedding, "<f4")
+    assert np.linalg.norm(found) == np.float32(1) or abs(np.linalg.norm(found.astype(float)) - 1) < 1e-6
+    return found
+
+
 def alone(engine: Engine, wanted):
     """The tokens of one request that has the engine to itself."""
     engine.add(wanted)
@@ -65,14 +76,22 @@ class Reference:
     def _logprobs(self, tokens, positions):
         kv = init_kv(CONFIG, 2, MAX_LEN, "float32")
         hidden, _ = forward(CONFIG, self.params, kv, tokens, positions, jnp.ones((1, 1), jnp.int32))
-        return jax.nn.log_softmax(logits(CONFIG, self.params, hidden[0]))
+        return jax.nn.log_softmax(logits(CONFIG, self.params, hidden[0])), hidden[0]
 
     def logprobs(self, tokens):
         """f32 [len(tokens), V]: of the token after each."""
+        return self._of(tokens)[0]
+
+    def embedding(self, tokens, pooling):
+        """f32 [hidden], of length 1."""
+        hidden = self._of(tokens)[1]
+        return unit(hidden[-1] if pooling == "last" else hidden.mean(axis=0))
+
+    def _of(self, tokens):
         padded = np.zeros((1, MAX_LEN), np.int32)
         padded[0, : len(tokens)] = tokens
         positions = np.where(np.arange(MAX_LEN) < len(tokens), np.arange(MAX_LEN), -1)[None]
-        return np.asarray(self.run(padded, positions.astype(np.int32)))[: len(tokens)]
+        return [np.asarray(values)[: len(tokens)] for values in self.run(padded, positions.astype(np.int32))]
 
     def greedy(self, prompt, count):
         tokens = list(prompt)

@@ -55,8 +55,12 @@ def _windowed(config, layer):
     return bool(config.get("use_sliding_window")) and layer >= config["max_window_layers"]
 
 
-def reference_logits(config, tensors, tokens):
-    """Return ``[len(tokens), vocab]`` of a ``config.json`` and its tensors by their published names."""
+def capped(x, limit):
+    return limit * np.tanh(x / limit) if limit else x
+
+
+def reference_hidden(config, tensors, tokens):
+    """Return ``[len(tokens), hidden]``, after the last norm, of a ``config.json`` and its tensors by their names."""
     kind, eps = config["model_type"], config["rms_norm_eps"]
     gemma = kind.startswith("gemma")
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
@@ -73,9 +77,6 @@ def reference_logits(config, tensors, tokens):
     def product(x, name):
         y = x @ get(name + ".weight").T
         return y + get(name + ".bias") if name + ".bias" in tensors else y
-
-    def cap(x, limit):
-        return limit * np.tanh(x / limit) if limit else x
 
     tables = {}
     for local in (False, True):
@@ -105,7 +106,7 @@ def reference_logits(config, tensors, tokens):
                 query, key = norm(query, f"{at}.self_attn.q_norm.weight"), norm(key, f"{at}.self_attn.k_norm.weight")
             scores = rotate(query, local) @ rotate(key, local).T
             scores *= config["query_pre_attn_scalar"] ** -0.5 if gemma else dim**-0.5
-            scores = cap(scores, config.get("attn_logit_softcapping"))
+            scores = capped(scores, config.get("attn_logit_softcapping"))
             for i in range(count):
                 for j in range(count):
                     if j > i or (local and i - j >= config["sliding_window"]):
@@ -135,9 +136,14 @@ def reference_logits(config, tensors, tokens):
         else:
             x = x + attended
             x = x + feed_forward(norm(x, f"{at}.post_attention_layernorm.weight"), at)
+    return norm(x, "model.norm.weight")
+
+
+def reference_logits(config, tensors, tokens):
+    """Return ``[len(tokens), vocab]``."""
     output = "model.embed_tokens.weight" if config["tie_word_embeddings"] else "lm_head.weight"
-    raw = norm(x, "model.norm.weight") @ get(output).T
-    return cap(raw, config.get("final_logit_softcapping"))
+    raw = reference_hidden(config, tensors, tokens) @ tensors[output].astype(np.float64).T
+    return capped(raw, config.get("final_logit_softcapping"))
 
 
 def reference_logprobs(config, tensors, tokens):

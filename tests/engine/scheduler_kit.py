@@ -54,7 +54,7 @@ def next_token(entries):
 def expected(wanted, max_model_len):
     """The answer to a request that has a machine to itself, computed from its tokens alone."""
     sequence = Sequence.of(wanted, 0)
-    while finish_reason(sequence, max_model_len) is None:
+    while sequence.draws and finish_reason(sequence, max_model_len) is None:
         slots = [entry(wanted.salt, sequence.tokens[:end]) for end in range(1, len(sequence.tokens) + 1)]
         sequence.tokens.append(next_token(slots))
     return sequence.tokens
@@ -87,6 +87,7 @@ class Device:
     results: dict[int, dict[int, list[int]]] = field(factory=dict)
     drawn: dict[tuple[int, int], dict[int, int]] = field(factory=dict)
     computed: dict[tuple[int, int], set[int]] = field(factory=dict)
+    pooled: dict[tuple[int, int], list[int]] = field(factory=dict)
 
     def send(self, plan, sent):
         rows = {s.id: (len(s.tokens) + s.pending - 1 - plan.steps, plan.steps) for s in plan.decodes}
@@ -146,6 +147,8 @@ class Device:
                 drawn.append(next_token(self.slots.get(self._slot(row, earlier)) for earlier in range(position + 1)))
                 self.drawn.setdefault(row.key, {})[position + 1] = drawn[-1]
                 tokens[position + 1 :] = drawn[-1:]
+        if not row.sequence.draws and row.end == len(tokens):
+            self.pooled[row.key] = [self.slots.get(self._slot(row, position)) for position in range(row.end)]
         self.computed.setdefault(row.key, set()).update(range(row.start, row.end))
         return (row.sequence.id, drawn) if drawn else None
 

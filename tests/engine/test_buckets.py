@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
+from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from atomr_trio.engine.buckets import Buckets, ProgramKey, best_cover, powers_of_two
+from atomr_trio.engine.buckets import POOLED, Buckets, ProgramKey, best_cover, powers_of_two
 
 limits = st.fixed_dictionaries(
     {
@@ -19,7 +20,9 @@ limits = st.fixed_dictionaries(
 )
 keys = st.builds(
     ProgramKey,
-    st.sampled_from(["decode", "view", "decodes", "views", "prefill", "sample", "scored", "mask", "edit", "report"]),
+    st.sampled_from(
+        ["decode", "view", "decodes", "views", "prefill", "sample", "scored", "ends", "sums", "mask", "edit", "report"]
+    ),
     st.integers(1, 4),
     st.integers(1, 4),
     st.integers(0, 4),
@@ -41,7 +44,7 @@ def test_every_step_has_a_shape_that_holds_it(limits, data):
     rows = data.draw(st.integers(1, limits["max_num_seqs"]))
     tokens = data.draw(st.integers(1, limits["max_chunk"]))
     pages = data.draw(st.integers(1, limits["max_pages"]))
-    decode, chunk = buckets.decode(rows, pages), buckets.chunk(tokens, pages, scored=False)
+    decode, chunk = buckets.decode(rows, pages), buckets.chunk(tokens, pages)
     assert decode.rows >= rows
     assert chunk.chunk >= tokens
     assert min(decode.pages, chunk.pages) >= pages
@@ -69,7 +72,7 @@ def test_after_the_ladder_everything_is_covered(limits, data):
     assert set(buckets.before(found)) <= set(available)
     # What a first, short request needs is there from the start.
     assert best_cover(buckets.decode(1, 1), start) is not None
-    assert best_cover(buckets.chunk(1, 1, scored=False), start) is not None
+    assert best_cover(buckets.chunk(1, 1), start) is not None
     assert buckets.sample(1) in start
 
 
@@ -142,3 +145,17 @@ def test_a_growing_list_of_edits_needs_the_next_longer_one():
 def test_few_programs_are_compiled_before_the_first_request():
     buckets = Buckets.of(max_num_seqs=32, max_chunk=64, max_pages=512)
     assert len(buckets.at_start((64, 64))) == 5
+
+
+@given(limits=limits, pooling=st.sampled_from([None, "last", "mean"]))
+def test_who_generates_pays_for_no_embeddings(limits, pooling):
+    buckets = Buckets.of(**limits)
+    chunks = (limits["max_chunk"],)
+    keys = [*buckets.at_start(chunks), *buckets.ladder(chunks), *buckets.everything()]
+    assert not {key.kind for key in keys} & {"ends", "sums"}
+    twins = buckets.pooled(keys, pooling)
+    if pooling is None:
+        assert twins == []
+    else:
+        assert [evolve(twin, kind="prefill") for twin in twins] == [key for key in keys if key.kind == "prefill"]
+        assert {key.kind for key in twins} == {POOLED[pooling]}

@@ -77,6 +77,29 @@ def test_greedy_tokens_and_logprobs_are_those_of_the_model(shared, reference, pr
     assert got == pytest.approx([expected[i, whole[i + 1]] for i in range(len(whole) - 1)], abs=1e-4)
 
 
+@settings(max_examples=10)
+@given(prompt=prompts, top=st.integers(0, 20), mate=prompts)
+def test_the_best_tokens_in_a_prompt_are_those_of_the_model(shared, reference, prompt, top, mate):
+    shared.add(request(0, prompt, 2, prompt_logprobs=True, prompt_top_logprobs=top))
+    shared.add(request(1, mate, 2, prompt_logprobs=True))
+    outputs = []
+    while not shared.idle:
+        outputs += shared.step().outputs
+    (first, *rest) = [output for output in outputs if output.id == 0]
+    assert {output.prompt_top_logprobs for output in outputs if output.id == 1 or output in rest} == {None}
+    if not top:
+        assert first.prompt_top_logprobs is None
+        return
+    nothing, *places = first.prompt_top_logprobs
+    assert nothing == []
+    expected = reference.logprobs(prompt)
+    for place, row in zip(places, expected, strict=False):
+        best = sorted(row.tolist(), reverse=True)[:top]
+        assert [logprob for _, logprob in place] == pytest.approx(best, abs=1e-4)
+        assert [row[token] for token, _ in place] == pytest.approx(best, abs=1e-4)
+    assert len(places) == len(prompt) - 1
+
+
 @settings(max_examples=20)
 @given(data=st.data())
 def test_batch_mates_that_come_and_go_change_nothing(shared, data):
@@ -254,6 +277,9 @@ def test_an_aborted_request_gives_its_pages_back_in_every_phase(engine):
         ({"logit_bias": [(3, 0.0)] * 1025}, BadRequest, "logit_bias"),
         ({"logprobs": True, "top_logprobs": 21}, BadRequest, "top_logprobs"),
         ({"top_logprobs": 1}, BadRequest, "top_logprobs"),
+        ({"prompt_logprobs": True, "prompt_top_logprobs": 21}, BadRequest, "prompt_logprobs"),
+        ({"prompt_top_logprobs": 1}, BadRequest, "prompt_logprobs"),
+        ({"prompt_ids": [5] * 2**17, "prompt_logprobs": True, "prompt_top_logprobs": 2}, BadRequest, "prompt_logprobs"),
     ],
 )  # fmt: skip
 def test_what_can_never_run_is_refused_and_touches_nothing(engine, changes, error, names):
@@ -483,16 +509,63 @@ def test_out_of_memory_with_one_sequence_is_tried_again_once(engine, fault, monk
     [(TypeError("bad shapes at /some/path"), False), (ValueError("x"), True), (jax_error("INVALID_ARGUMENT: x"), True)],
     ids=["tracing", "cache lost", "device"],
 )
-def test_a_bug_fails_the_requests_of_its_step_alone(engine, fault, reference, caplog, error, after):
-    engine.add(request(0, [3, 4, 5], 6))
-    engine.step()
-    engine.add(request(1, [6] * 30, 6))  # joins the failing step
-    engine.add(request(2, [7, 8], 6))  # waits
+def test_a_bug_that_does_not_come_again_fails_nobody(engine, fault, caplog, error, after):
+    expected, tokens = start_all(engine)
     fault.todo = [(error, after)]
-    failed = engine.step().failed
-    assert [number for number, _ in failed] == [0, 1]
-    assert all(isinstance(e, Internal) and "path" not in str(e) for _, e in failed)
-    assert collect(engine)[0] == {2: reference.greedy([7, 8], 6)}
+    assert engine.step().failed == []
+    assert collect(engine, tokens)[0] == expected
+    assert type(error).__name__ in caplog.text
+
+
+class BadData:
+    """Makes every step fail that has a part of these requests."""
+
+    def __init__(self, monkeypatch, engine, bad, error, company=1):
+        self.engine, self.failed = engine, {}
+        real = type(engine._loaded.executor).start
+
+        def start(executor, work):
+            ids = {sequence.id for sequence in work.plan.sequences}
+            if ids & bad and len(ids) >= company:
+                raise error
+            return real(executor, work)
+
+        monkeypatch.setattr(type(engine._loaded.executor), "start", start)
+
+    def finish(self, tokens):
+        while not self.engine.idle:
+            result = self.engine.step()
+            self.failed |= dict(result.failed)
+            for output in result.outputs:
+                tokens.setdefault(output.id, []).extend(output.token_ids)
+        return tokens
+
+
+@settings(max_examples=15)
+@given(bad=st.sets(st.integers(0, 5), min_size=1, max_size=3), temperature=st.sampled_from([0.0, 1.0]))
+def test_a_bug_in_the_data_of_some_fails_them_alone(shared, bad, temperature):
+    free = shared.free_pages
+    requests = [request(n, [30 + n] * (5 * n + 2), 10, temperature=temperature, seed=n) for n in range(6)]
+    expected = {r.id: alone(shared, r) for r in requests}
+    with pytest.MonkeyPatch.context() as patch:
+        world = BadData(patch, shared, bad, ValueError("bad shapes at /some/path"))
+        for wanted in requests:
+            shared.add(wanted)
+        tokens = world.finish({})
+    assert world.failed.keys() == bad
+    assert all(isinstance(e, Internal) and "path" not in str(e) for e in world.failed.values())
+    assert tokens == {n: expected[n] for n in expected if n not in bad}
+    assert shared.free_pages == free
+
+
+def test_what_fails_in_company_only_ends_in_the_end(engine, monkeypatch, caplog):
+    for number in range(3):
+        engine.add(request(number, [3 + number], 40))
+    world = BadData(monkeypatch, engine, {1}, ValueError("x"), company=2)
+    tokens = world.finish({})
+    assert len(world.failed) >= 2
+    assert all(len(tokens[number]) >= 3 for number in range(3))
+    assert engine.idle
 
 
 def test_poison_is_the_end_and_keeps_its_text_to_itself(engine, fault, caplog):

@@ -4,7 +4,7 @@ import json
 
 import jax
 import pytest
-from engine_kit import alone, collect, request, tiny_settings
+from engine_kit import Reference, alone, collect, request, tiny_settings, vector
 
 from atomr_trio.engine import linear_tuning
 from atomr_trio.engine.engine import Engine
@@ -41,6 +41,14 @@ def test_answers_are_the_same_alone_and_together(loaded):
     for one in requests():
         engine.add(one)
     assert collect(engine)[0] == expected
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_embeddings_are_close_to_those_of_floats(loaded, pooling):
+    engine, _ = loaded
+    prompt = [3 + 7 * n % 50 for n in range(30)]
+    engine.add(request(9, prompt, pooling=pooling))
+    assert vector(collect(engine)[1][9]) @ Reference().embedding(prompt, pooling) > 0.99
 
 
 def test_the_next_life_measures_nothing_and_goes_on_with_the_same_numbers(loaded, programs_dir, monkeypatch):

@@ -40,6 +40,7 @@ outputs = st.builds(
     small,
     st.none() | st.lists(st.none() | floats, max_size=4),
     st.none() | st.lists(st.lists(st.tuples(small, floats), max_size=3), max_size=3),
+    st.none() | st.lists(st.lists(st.tuples(small, floats), max_size=3), max_size=3),
 )
 settings = st.builds(EngineSettings, model=st.text(min_size=1), cache_dir=st.none() | st.text())
 parent_frames = st.one_of(
@@ -52,6 +53,7 @@ parent_frames = st.one_of(
 child_frames = st.one_of(
     st.builds(f.Progress, st.sampled_from(["weights", "compile"]), small, small),
     st.builds(f.Step, small, st.lists(outputs, max_size=3), small, small, small, small, small),
+    st.builds(f.Aborted, ids, ids),
     st.builds(f.Rejected, small, st.text(), st.text()),
     st.builds(f.Heartbeat, small, small, small, floats, st.booleans()),
     st.builds(f.Pong, small),

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from engine_kit import collect, request
+from engine_kit import collect, request, unit, vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_gpt import CONTEXT, HEADS, VOCAB, make
@@ -44,10 +44,13 @@ class Whole:
 
 
 @jax.jit
+def _hidden(params, tokens):
+    return make()[0].forward(params, tokens[None], jnp.arange(CONTEXT)[None], Whole())[0]
+
+
+@jax.jit
 def _logits(params, tokens):
-    model = make()[0]
-    positions = jnp.arange(CONTEXT)[None]
-    return model.logits(params, model.forward(params, tokens[None], positions, Whole())[0])
+    return make()[0].logits(params, _hidden(params, tokens))
 
 
 def holds(tokens, prompt):
@@ -79,6 +82,14 @@ def test_its_prompts_are_cached(engine):
     collect(engine)
     engine.add(request(1, prompt, 2))
     assert collect(engine)[1][1].cached_tokens == 36
+
+
+def test_its_embeddings_are_made_of_what_it_returns(engine):
+    prompt = list(range(40))
+    hidden = np.asarray(_hidden(make()[1], np.pad(prompt, (0, CONTEXT - 40))))[:40]
+    for pooling, wanted in [("last", hidden[-1]), ("mean", hidden.mean(axis=0))]:
+        engine.add(request(0, prompt, pooling=pooling))
+        np.testing.assert_allclose(vector(collect(engine)[1][0]), unit(wanted), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["toy_gpt:missing", "no_such_module:make", "toy_gpt", ":"])

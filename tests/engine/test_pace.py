@@ -60,6 +60,27 @@ def test_streams_of_an_earlier_process_are_computed_before_anybody_decodes():
     assert [ids(plan.decodes) for plan in steps] == [[], [], [], [0, 1], [0, 1]]
 
 
+def test_of_the_streams_of_an_earlier_process_the_shortest_comes_first_within_its_priority():
+    sched = scheduler(pages=99, max_model_len=200, chunk=40, burst=8, resume_first=99)
+    sched.add(request(0, prompt=3, max_tokens=9, generated=[9], priority=1))
+    for number, length in enumerate([30, 12, 20], 1):
+        sched.add(request(number, prompt=length, max_tokens=9, generated=[9]))
+    sched.add(request(4, prompt=2, max_tokens=9))
+    order = [[chunk.sequence.id for chunk in step(sched)[0].chunks] for _ in range(4)]
+    assert order == [[2], [3], [1], [4]]
+
+
+def test_nobody_waits_for_a_stream_of_an_earlier_process_that_there_is_no_room_for():
+    sched = scheduler(pages=50, max_model_len=200, max_num_seqs=2, chunk=8, chunk_busy=8, resume_first=20)
+    sched.add(request(0, prompt=1, max_tokens=50))
+    step(sched)
+    sched.add(request(1, prompt=60, max_tokens=5))
+    step(sched)
+    sched.add(request(2, prompt=10, max_tokens=50, generated=[9]))
+    plan = step(sched)[0]
+    assert (ids(plan.decodes), ids(chunk.sequence for chunk in plan.chunks)) == ([0], [1])
+
+
 def test_nobody_waits_where_nobody_decodes():
     sched = scheduler(pages=40, max_model_len=100, chunk=8, pace=Costs(program=1000, positions=1, share=0.001))
     sched.add(request(0, prompt=40))

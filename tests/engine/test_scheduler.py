@@ -434,3 +434,25 @@ def test_the_better_one_is_admitted_first_and_gives_way_last():
         step(sched)
     assert ids(sched.running) == [2, 0]
     assert ids(sched.waiting) == [1]
+
+
+def test_a_prompt_to_embed_that_fills_the_context_is_a_prompt_to_compute():
+    """Those who decode beside it get one token a step, for it is not to wait for several."""
+    sched = scheduler(max_model_len=16, chunk=4, chunk_busy=4, decode_steps=3)
+    sched.add(request(0, 2, 12))
+    step(sched)
+    embedded = sched.add(request(1, 16, pooling="last"))
+    while embedded.id in sched:
+        plan, accepted = step(sched)
+        assert plan.steps == 1
+    [(over, tokens, reason)] = [(a.sequence, a.tokens, a.finish_reason) for a in accepted if a.sequence is embedded]
+    assert (over, tokens, reason) == (embedded, (), FinishReason.STOP)
+
+
+def test_a_prompt_of_one_token_is_embedded_by_a_chunk():
+    sched = scheduler()
+    sched.add(request(0, 1, pooling="mean"))
+    plan, [accepted] = step(sched)
+    assert (plan.decodes, [chunk.length for chunk in plan.chunks], plan.drawing) == ((), [1], ())
+    assert accepted.finish_reason is FinishReason.STOP
+    assert sched.idle

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from scheduler_kit import Device, entry, expected, ids, request, scheduler
 
-from atomr_trio.core import Backpressure
+from atomr_trio.core import Backpressure, FinishReason
 from atomr_trio.engine.blocks import pages_for
 from atomr_trio.engine.pace import Costs
 from atomr_trio.engine.scheduler import StepPlan
@@ -57,11 +57,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def add(self, data):
-        longest = self.sched.limits.max_model_len - 1
+        pooling = data.draw(st.sampled_from([None, None, None, "last", "mean"]))
+        # Nothing comes after a prompt that is embedded.
+        longest = self.sched.limits.max_model_len - (pooling is None)
         length = data.draw(st.integers(1, longest))
         own = data.draw(st.lists(st.integers(3, 8), max_size=min(4, length)))
         prompt = data.draw(st.sampled_from(BEGINNINGS))[: length - len(own)] + own
-        generated = data.draw(st.lists(st.integers(3, 8), max_size=min(4, longest - length)))
+        generated = data.draw(st.lists(st.integers(3, 8), max_size=0 if pooling else min(4, longest - length)))
         wanted = request(
             self.count,
             prompt,
@@ -70,7 +72,8 @@ class Machine(RuleBasedStateMachine):
             ignore_eos=True,
             priority=data.draw(st.integers(-2, 2)),
             salt=data.draw(st.sampled_from(["", "tenant"])),
-            prompt_logprobs=data.draw(st.integers(0, 4)) == 0,
+            prompt_logprobs=pooling is None and data.draw(st.integers(0, 4)) == 0,
+            pooling=pooling,
             min_tokens=0 if self.plain else data.draw(st.sampled_from([0, 0, 5])),
         )
         self.count += 1
@@ -116,6 +119,8 @@ class Machine(RuleBasedStateMachine):
             assert one.tokens == tuple(sequence.tokens[len(sequence.tokens) - len(one.tokens) :])
             if sequence.generated == len(sequence.request.generated) + len(one.tokens):
                 self.check_first(sequence)
+            if not sequence.draws:
+                self.check_pooled(one)
             if one.finish_reason is not None:
                 self.ended[sequence.id] = self.alive.pop(sequence.id)
 
@@ -152,7 +157,7 @@ class Machine(RuleBasedStateMachine):
         assert plan.tokens <= limits.token_budget
         assert len(set(ids(plan.sequences))) == len(plan.sequences) <= limits.max_num_seqs
         assert set(ids(plan.decodes)) <= set(ids(sched.running))
-        assert all(sequence.remaining == 1 for sequence in plan.decodes)
+        assert all(sequence.remaining == 1 and sequence.draws for sequence in plan.decodes)
         assert not any(sequence.reads_answer and sequence.pending for sequence in plan.decodes)
         self.check_steps(plan)
         self.check_chunks(plan)
@@ -207,10 +212,18 @@ class Machine(RuleBasedStateMachine):
             }
             assert set(range(sequence.num_computed)) <= computed | on_it
 
+    def check_pooled(self, one):
+        """It ended with its prompt, the last token of which saw all others."""
+        wanted = one.sequence.request
+        assert (one.tokens, one.finish_reason) == ((), FinishReason.STOP)
+        entries = [entry(wanted.salt, wanted.prompt_ids[:end]) for end in range(1, len(wanted.prompt_ids) + 1)]
+        assert self.device.pooled[wanted.id, one.sequence.life - 1] == entries
+
     def check_first(self, sequence):
         most = (len(sequence.request.prompt_ids) + len(sequence.request.generated) - 1) // self.sched.pool.page_size
         assert 0 <= sequence.cached_tokens <= min(most * self.sched.pool.page_size, sequence.prompt_len)
-        if sequence.request.prompt_logprobs and not sequence.request.generated:
+        scored = sequence.request.prompt_logprobs and not sequence.request.generated
+        if scored or sequence.request.pooling == "mean":
             assert sequence.cached_tokens == 0
 
     @invariant()
@@ -224,6 +237,14 @@ class Machine(RuleBasedStateMachine):
         assert pool.free + pool.fenced + len(holders) == pool.num_pages
         if not self.sent:
             assert pool.fenced == 0
+
+    @invariant()
+    def what_is_drawn_for_whom_is_known(self):
+        rows = [row for _, work in self.device.on_it for row in work]
+        for sequence in self.alive.values():
+            own = [row.draws for row in rows if row.sequence is sequence and row.life == sequence.life]
+            assert self.sched.drawing(sequence.id) == sum(own)
+        assert all(number in self.alive or not self.sched.drawing(number) for number in (-1, *self.ended))
 
     @invariant()
     def what_is_found_is_what_was_written(self):

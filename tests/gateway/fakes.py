@@ -7,6 +7,7 @@ import attrs
 import trio
 
 from atomr_trio.core import (
+    BadRequest,
     ContextLengthExceeded,
     DeploymentState,
     FinishReason,
@@ -20,6 +21,15 @@ from atomr_trio.core import (
 from atomr_trio.gateway import ModelInfo, Readiness
 
 MODEL = "org/echo"
+BEGIN = 256
+PROMPT_IDS = (1, 2, 3)
+
+
+@attrs.frozen
+class StopAt:
+    """Ends an answer at a stop string."""
+
+    text: str
 
 
 @attrs.define
@@ -27,7 +37,7 @@ class Script:
     """What a request does, step by step.
 
     A string is a token, a tuple several at once; a number is a pause in seconds; an exception fails the request; an
-    event is waited for; a finish reason ends it. A script that runs out ends with `stop`.
+    event is waited for; a finish reason or a stop string ends it. A script that runs out ends with `stop`.
     """
 
     steps: list
@@ -50,25 +60,44 @@ class FakeStream:
     _pending: list = attrs.field(factory=list)
     _failure: Exception | None = None
     _finish: FinishReason | None = None
+    _stop_string: str | None = None
+    cached: int = 0
     _wake: trio.Event = attrs.field(factory=trio.Event)
     _over: bool = False
+    _call: object = None
 
     def push(self, text):
         self._pending.append(text)
-        self._wake.set()
+        self._tell()
 
-    def end(self, reason):
-        self._finish = reason
-        self._wake.set()
+    def end(self, reason, stop_string=None):
+        self._finish, self._stop_string = reason, stop_string
+        self._tell()
 
     def fail(self, error):
         self._failure = error
+        self._tell()
+
+    def _tell(self):
         self._wake.set()
+        if self._call is not None:
+            self._call()
+
+    def watch(self, call):
+        self._call = call
+        if call is not None and (self._wake.is_set() or self._over):
+            call()
 
     async def receive(self):
+        if not self._over:
+            await self._wake.wait()
+        return self.take()
+
+    def take(self):
         if self._over:
             raise StopAsyncIteration
-        await self._wake.wait()
+        if not self._wake.is_set():
+            return None
         self._wake = trio.Event()
         if self._failure is not None and not self._pending:
             raise self._failure
@@ -78,23 +107,34 @@ class FakeStream:
         others = [TokenLogprob(name, name.encode(), -float(at)) for at, name in enumerate("abcdefghijklmnopqrst")]
         return TokenLogprob(text, text.encode(), -0.5, tuple(others[: self.sampling.top_logprobs]))
 
+    def _prompt_details(self):
+        if not self.sampling.prompt_logprobs or self.tokens.prompt_details:
+            return ()
+        others = [
+            TokenLogprob(name, name.encode(), -float(at), id=at) for at, name in enumerate("abcdefghijklmnopqrst")
+        ]
+        top = tuple(others[: self.sampling.prompt_top_logprobs])
+        return tuple(TokenLogprob(str(id), b"%d" % id, -float(id), top, id) for id in PROMPT_IDS)
+
     def _take(self):
         taken, self._pending = self._pending, []
         usage = None
         if self._finish is not None:
             self._over = True
-            usage = TokenUsage(7, len(self.tokens.token_ids) + len(taken))
+            usage = TokenUsage(7, len(self.tokens.token_ids) + len(taken), cached_tokens=self.cached)
         chunk = TokenChunk(
             request_id=self.request_id,
             text_delta="".join(taken),
             token_ids=tuple(range(len(taken))),
             details=tuple(map(self._detail, taken)) if self.sampling.logprobs else (),
+            prompt_details=self._prompt_details(),
             usage=usage,
             finish_reason=self._finish,
+            stop_string=self._stop_string,
         )
         self.tokens.append(chunk)
         if self._failure is not None:
-            self._wake.set()
+            self._tell()
         return chunk
 
 
@@ -110,6 +150,7 @@ class ScriptedBackend:
     running: set = attrs.field(factory=set)
     left_early: list = attrs.field(factory=list)
     left_in_peace: list = attrs.field(factory=list)
+    cached: int = 0
     on_prepare: object = None
     on_submit: object = None
     idle: trio.Event = attrs.field(factory=trio.Event)
@@ -125,16 +166,36 @@ class ScriptedBackend:
         state = DeploymentState.SERVING if self.ready else DeploymentState.PENDING
         return Readiness(ready=self.ready, deployments={MODEL: state})
 
+    async def pricing(self, model):
+        # A thousandth of a dollar for each token that may come.
+        return lambda batch: 0.001 * (batch.sampling.max_tokens or 0)
+
     async def prepare(self, batch):
         await trio.lowlevel.checkpoint()
-        if self.on_prepare is not None:
-            raise self.on_prepare
-        if batch.model != MODEL:
-            raise ModelNotFound(batch.model)
+        self._check(batch.model)
         if len(repr(batch)) > 20_000:
             raise ContextLengthExceeded(len(repr(batch)), 2048)
         self.prepared.append(batch)
-        return attrs.evolve(batch, prompt_ids=(1, 2, 3))
+        return attrs.evolve(batch, prompt_ids=PROMPT_IDS)
+
+    async def tokenize(self, question):
+        """A token per byte, and one for the begin of a text or of a turn."""
+        self._check(question.model)
+        texts = [turn.text for turn in question.messages] or [question.text]
+        begin = [BEGIN] if question.add_special or question.messages else []
+        return tuple(id for text in texts for id in (*begin, *text.encode()))
+
+    async def spell(self, model, ids):
+        self._check(model)
+        if not all(0 <= id <= BEGIN for id in ids):
+            raise BadRequest("no such token", param="tokens")
+        return tuple(b"<s>" if id == BEGIN else bytes([id]) for id in ids)
+
+    def _check(self, model):
+        if self.on_prepare is not None:
+            raise self.on_prepare
+        if model != MODEL:
+            raise ModelNotFound(model)
 
     @asynccontextmanager
     async def submit(self, batch):
@@ -146,7 +207,7 @@ class ScriptedBackend:
         self.submitted.append(batch)
         self.running.add(batch.request_id)
         self.busy.set()
-        stream = FakeStream(batch.request_id, batch.sampling)
+        stream = FakeStream(batch.request_id, batch.sampling, cached=self.cached)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._play, script, stream)
@@ -168,6 +229,8 @@ class ScriptedBackend:
             match step:
                 case FinishReason():
                     return stream.end(step)
+                case StopAt(text):
+                    return stream.end(FinishReason.STOP, text)
                 case str():
                     stream.push(step)
                     await trio.lowlevel.checkpoint()

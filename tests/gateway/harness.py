@@ -87,6 +87,12 @@ async def living_tasks():
     return trio.lowlevel.current_statistics().tasks_living
 
 
+async def until(condition):
+    """Wait for what a thread will bring about, which the virtual clock does not see."""
+    while not condition():
+        await trio.lowlevel.checkpoint()
+
+
 @attrs.define
 class Answer:
     status: int
@@ -150,11 +156,17 @@ class Client:
 
     async def answer(self):
         answer = await self.head()
-        while (piece := await self.piece()) is not None:
-            answer.body += piece
+        answer.body = await self.answer_body()
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
         return answer
+
+    async def answer_body(self):
+        """The rest of the body, after `head`."""
+        body = b""
+        while (piece := await self.piece()) is not None:
+            body += piece
+        return body
 
     async def wait_closed(self):
         """Read until the server has closed its side; return what came."""

@@ -283,8 +283,10 @@ async def test_the_log_has_one_line_per_request_and_the_traceback_of_a_bug():
     bug, failed, lively = app.entries
     assert (bug["event"], bug["request_id"], str(bug["exc_info"])) == ("request failed", "mine", "secret")
     assert failed.pop("ms") >= 0
+    assert len(failed.pop("traceparent")) == 55
     assert failed == {
         "event": "request", "method": "POST", "path": CHAT, "status": 500, "request_id": "mine", "log_level": "info",
+        "model": MODEL, "client": "127.0.0.1", "scheme": "http",
     }  # fmt: skip
     assert (lively["path"], lively["status"]) == ("/livez", 200)
 

@@ -1,5 +1,8 @@
 """The ASGI wrapper, with applications that misbehave."""
 
+import json
+
+import pytest
 import trio
 
 from atomr_trio.gateway import GatewaySettings, Guard, serve
@@ -41,6 +44,19 @@ async def test_an_application_that_fails_before_its_answer():
             assert b"secret" not in answer.body
     assert [entry["event"] for entry in entries] == ["request failed", "request"] * 2
     assert entries[1]["status"] == 500
+
+
+async def test_the_apology_is_in_the_dialect_of_the_path():
+    async def app(scope, receive, send):
+        if not await lifespan(scope, receive, send):
+            raise ValueError("secret")
+
+    app, _ = guarded(app)
+    async with serving(app) as server:
+        answer = await server.get("/v1/messages")
+    body = json.loads(answer.body)
+    assert (answer.status, body["error"]["type"]) == (500, "api_error")
+    assert answer.headers["request-id"] == body["request_id"]
 
 
 async def test_an_application_that_fails_in_mid_answer():
@@ -86,18 +102,51 @@ async def test_a_client_that_leaves_before_its_answer_is_logged_as_such(patient_
     assert [(entry["status"], entry["path"]) for entry in entries] == [(499, "/gone")]
 
 
-async def test_a_websocket_is_refused():
+async def test_a_websocket_of_another_server_is_refused():
     async def app(scope, receive, send):
-        assert await lifespan(scope, receive, send)
+        raise AssertionError
+
+    said = []
+
+    async def send(event):
+        said.append(event["type"])
+
+    app, entries = guarded(app)
+    await app({"type": "websocket"}, None, send)
+    assert (said, entries) == (["websocket.close"], [])
+
+
+TARGETS = {
+    b"http://test/livez?a=b": "/livez",
+    b"HTTPS://test:99999/a%20b": "/a b",
+    b"http://[::1": "/",
+    b"http://": "/",
+    b"*": "*",
+    b"//x": "//x",
+    b"http:/livez": None,
+    b"test:443": None,
+    b"?a=b": None,
+    b"livez": None,
+}
+
+
+@pytest.mark.parametrize(("target", "path"), TARGETS.items())
+async def test_the_target_of_a_request(target, path):
+    seen = []
+
+    async def app(scope, receive, send):
+        if not await lifespan(scope, receive, send):
+            seen.append(scope["path"])
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     app, entries = guarded(app)
     async with serving(app) as server, await server.connect() as client:
-        await client.raw(
-            b"GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-            b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        assert (await client.wait_closed()).startswith(b"HTTP/1.1 403")
-    assert entries == []
+        await client.raw(b"GET %b HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n" % target)
+        said = await client.wait_closed()
+    assert seen == [path] * (path is not None)
+    assert said.startswith(b"HTTP/1.1 400" if path is None else b"HTTP/1.1 204")
+    assert [entry["event"] for entry in entries] == ["request"]
 
 
 async def test_the_server_works_without_an_application_lifespan():

@@ -218,3 +218,14 @@ def test_an_event_is_one_line_whatever_the_text(text):
 def test_a_heartbeat_is_a_comment():
     assert PING.startswith(b":")
     assert PING.endswith(b"\n\n")
+
+
+@given(st.text(max_size=6), st.text(max_size=8) | st.just("\0text\0"), st.booleans())
+def test_a_text_is_told_in_the_same_words_whatever_frame_it_is_put_in(text, model, include_usage):
+    shape = ChatShape("chatcmpl-1", 17, model, include_usage)
+    shape.chunk(0, TokenChunk(text_delta="a"))
+    chunk = TokenChunk(text_delta="\0text\0" + text)
+    (told,) = parse(shape.chunk(0, chunk))
+    first = parse(ChatShape("chatcmpl-1", 17, model, include_usage).chunk(0, chunk))[-1]
+    assert told == first
+    assert list(told) == list(first)

@@ -69,6 +69,11 @@ async def test_eight_streams_share_steps_and_one_that_leaves_frees_its_place(smo
         assert alone.token_ids == case["greedy_ids"][:3]
         # The step that carried the last token knew of no other sequence.
         assert (runner.steps[-1].running, runner.steps[-1].waiting) == (0, 0)
+        # A step was being read when the client left, and one was behind it; the last word about it has come.
+        counted = (await cluster.metrics())["m"]
+        assert counted.usage_cancelled.output_tokens >= 1
+        assert 1 <= counted.late_tokens <= 3
+        assert not len(runner._left)
 
         seeded = {"temperature": 1.2, "seed": 11, "max_tokens": 12}
         first, *others = [await cluster.execute(batch("Once", number, **seeded)) for number in range(2)]

@@ -23,7 +23,7 @@ from atomr_trio.core import (
 )
 from atomr_trio.runners import RunnerRegistry
 from atomr_trio.runtime import Cluster, TokenStream
-from atomr_trio.runtime.messages import Cancel, Dispatch
+from atomr_trio.runtime.messages import Cancel, Dispatch, Drain
 from atomr_trio.runtime.request import RequestActor
 
 from .kit import Scripted, batch, outcome_of, scripted_cluster
@@ -368,5 +368,28 @@ def test_every_request_ends_exactly_once_whatever_dies(operations, slots, _seed)
             assert (counted or 0) == len(expected)
             engines = next(node for node in cluster.system.tree().children if node.path == "/deployments")
             assert all(child.queued == 0 for child in engines.children)
+
+    trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@given(st.integers(1, 6), st.integers(0, 40), st.random_module())
+def test_who_is_sent_to_a_replica_that_drains_is_sent_to_another_one(requests, steps, _seed):
+    async def scenario():
+        async with (
+            scripted_cluster(replicas=2) as (cluster, runners),
+            cluster.submit(batch("hang", "one")),
+            cluster.submit(batch("hang", "two")),
+        ):
+            await settle()
+            assert all(runner.running for runner in runners)
+            async with trio.open_nursery() as nursery:
+                for number in range(requests):
+                    nursery.start_soon(answered, cluster, f"r{number}")
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                cluster.system.lookup("/deployments/m-0").tell(Drain())
+
+    async def answered(cluster, name):
+        assert await outcome_of(cluster, "hello", name) == "hello world"
 
     trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))

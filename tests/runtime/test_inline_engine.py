@@ -27,6 +27,7 @@ from atomr_trio.engine.engine import Engine
 from atomr_trio.engine.frames import SequenceRequest
 from atomr_trio.engine.settings import EngineSettings
 from atomr_trio.runtime import Cluster
+from atomr_trio.runtime.messages import Drain
 
 STEP_S = 0.5
 NUMBERS = count()
@@ -45,14 +46,14 @@ def sequence(batch):
 
 
 class Inline(ModelRunner):
-    """Runs requests on an engine of this process. ``fail`` ends the session, ``starve`` takes the memory of a step."""
+    """Runs requests on an engine of this process. ``fail`` ends the session, ``ail`` one step."""
 
     resumable = True
 
     def __init__(self, engine):
         self.engine = engine
         self.engine.on_dispatch = self._on_dispatch
-        self._starved = False
+        self._ailment = None
         self._streams = {}
         self._work = trio.Event()
         self._broken = trio.Event()
@@ -62,13 +63,13 @@ class Inline(ModelRunner):
         self._failure = failure
         self._broken.set()
 
-    def starve(self):
-        self._starved = True
+    def ail(self, failure):
+        self._ailment = failure
 
     def _on_dispatch(self):
-        starved, self._starved = self._starved, False
-        if starved:
-            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        ailment, self._ailment = self._ailment, None
+        if ailment is not None:
+            raise ailment
 
     @asynccontextmanager
     async def session(self):
@@ -188,16 +189,16 @@ batches = st.builds(ExecuteBatch, request_id=st.just(""), model=st.just("m"), pr
 plans = st.lists(
     st.tuples(st.integers(0, 12).map(float), batches, st.none() | st.floats(0.1, 12)), min_size=1, max_size=7
 )
-faults = st.lists(st.tuples(st.integers(1, 24), st.integers(0, 1), st.sampled_from(["poison", "memory"])), max_size=3)
-
-ends_of_a_replica = st.none() | st.tuples(st.integers(1, 20), st.integers(0, 1))
+kinds = st.sampled_from(["poison", "memory", "bug"])
+faults = st.lists(st.tuples(st.integers(1, 24), st.integers(0, 1), kinds), max_size=3)
+ends_of_a_replica = st.tuples(st.integers(1, 20), st.integers(0, 1), st.sampled_from(["failed", "stopped", "drained"]))
 
 
 @settings(max_examples=60)
 @given(
     plan=plans,
     faults=faults,
-    gone=st.none() | st.tuples(st.integers(1, 20), st.integers(0, 1)),
+    gone=st.none() | ends_of_a_replica,
     _seed=st.random_module(),
 )
 def test_every_answer_ends_once_with_its_own_tokens(engines, plan, faults, gone, _seed):
@@ -207,20 +208,30 @@ def test_every_answer_ends_once_with_its_own_tokens(engines, plan, faults, gone,
     async def scenario():
         runners = [Inline(engine) for engine in engines]
 
-        async def strike(when, runner, kind):
+        async def strike(when, replica, kind):
             await trio.sleep(when + 0.1)
-            if kind == "memory":
-                runner.starve()
-            else:
-                runner.fail(CudaContextPoisoned("illegal address") if kind == "poison" else Unrecoverable("gone"))
+            engine = cluster.system.lookup(f"/deployments/m-{replica}")
+            match kind:
+                case "memory":
+                    runners[replica].ail(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"))
+                case "bug":
+                    runners[replica].ail(ValueError("a bug"))
+                case "poison":
+                    runners[replica].fail(CudaContextPoisoned("illegal address"))
+                case "failed":
+                    runners[replica].fail(Unrecoverable("gone"))
+                case "stopped":
+                    engine.stop("not needed")
+                case "drained":
+                    engine.tell(Drain())
 
         async with cluster_of(runners) as cluster, trio.open_nursery() as nursery:
             for each in plan:
                 nursery.start_soon(live, cluster, *each, ends)
             for when, replica, kind in faults:
-                nursery.start_soon(strike, when, runners[replica], kind)
+                nursery.start_soon(strike, when, replica, kind)
             if gone is not None:
-                nursery.start_soon(strike, gone[0], runners[gone[1]], "gone")
+                nursery.start_soon(strike, *gone)
 
     trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
     for (_, batch, leave), tokens in zip(plan, wanted, strict=True):

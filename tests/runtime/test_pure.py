@@ -28,6 +28,7 @@ from atomr_trio.runtime.messages import (
     DeploymentMetrics,
     RecordCancelled,
     RecordFailure,
+    RecordLate,
     RecordSuccess,
     RouteTarget,
 )
@@ -161,4 +162,5 @@ def test_each_end_is_counted_once():
     metrics = record(metrics, RecordFailure("d", "timeout"))
     metrics = record(metrics, RecordFailure("d", "timeout"))
     metrics = record(metrics, RecordCancelled("d", TokenUsage(0, 5)))
-    assert metrics == DeploymentMetrics(1, 2, 1, {"timeout": 2}, TokenUsage(1, 7), 0.5)
+    metrics = record(metrics, RecordLate("d", 2))
+    assert metrics == DeploymentMetrics(1, 2, 1, {"timeout": 2}, TokenUsage(1, 7), 0.5, TokenUsage(0, 5), 2)

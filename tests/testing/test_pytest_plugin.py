@@ -30,7 +30,7 @@ class Echo(Actor):
 {code}
 """
         )
-        return pytester.runpytest("-p", "no:anyio", "-p", "no:cacheprovider", *args)
+        return pytester.runpytest("-p", "no:anyio", "-p", "no:schemathesis", "-p", "no:cacheprovider", *args)
 
     return run
 

@@ -12,10 +12,13 @@ from atomr_trio.core import (
     Internal,
     Message,
     ModelLoadError,
+    Rendering,
     Role,
     SamplingParams,
     TextPart,
+    Tokenize,
     TokenLogprob,
+    Vocabulary,
 )
 from atomr_trio.text import ChatTemplate, Detokenizer, OutputDecoder, StopMatcher, TextCodec
 
@@ -136,6 +139,47 @@ def test_a_prompt_of_unknown_bytes_is_empty(codec):
         codec.prepare(batch("\x04"))
 
 
+@given(text=st.text(st.characters(exclude_categories=["Cs"])), add=st.booleans(), parse=st.booleans())
+def test_tokens_are_told_and_spell_the_text(small, text, add, parse):
+    ids = small.tokenize(Tokenize(model="m", text=text, add_special=add, parse_special=parse))
+    assert ids[:1] == (TOKENS.index("<|bos|>"),) if add else True
+    assert b"".join(small.spell(ids[add:])).decode() == text
+
+
+def test_tokens_of_a_conversation_are_those_that_it_is_answered_to(small):
+    messages = [Message(Role.USER, (TextPart("he"), TextPart("llo")))]
+    asked = Tokenize(model="m", messages=messages, add_special=False)
+    assert small.tokenize(asked) == small.prepare(batch(messages=messages)).prompt_ids
+
+
+@pytest.mark.parametrize(("begin", "text"), [(True, "user:x<|im_end|>assistant:"), (False, "user:x<|im_end|>")])
+def test_a_conversation_ends_with_the_begin_of_the_answer_or_without(tiny, begin, text):
+    template = ChatTemplate(TEMPLATE + "{% if add_generation_prompt %}assistant:{% endif %}")
+    asked = Tokenize(model="m", messages=[Message(Role.USER, "x")], add_special=False, rendering=Rendering(begin=begin))
+    codec = TextCodec(tiny, template, 32)
+    assert b"".join(codec.spell(codec.tokenize(asked))).decode() == text
+
+
+def test_the_context_is_no_limit_to_counting(small):
+    assert len(small.tokenize(Tokenize(model="m", text="a " * 1000))) > small.max_model_len
+
+
+@pytest.mark.parametrize(
+    ("ask", "param"),
+    [
+        (lambda codec: codec.tokenize(Tokenize(model="m", text="a\ud800")), "prompt"),
+        (lambda codec: codec.tokenize(Tokenize(model="m", messages=[Message(Role.USER, "a\ud800")])), "messages"),
+        (lambda codec: codec.spell([0, len(TOKENS)]), "tokens"),
+        (lambda codec: codec.spell([-1]), "tokens"),
+    ],
+)
+def test_bad_questions_name_their_field(small, ask, param):
+    assert isinstance(small, Vocabulary)
+    with pytest.raises(BadRequest) as caught:
+        ask(small)
+    assert caught.value.param == param
+
+
 def test_a_conversation_needs_a_template(tiny):
     with pytest.raises(BadRequest, match="no chat template") as caught:
         TextCodec(tiny, None, 32).prepare(batch(messages=[Message(Role.USER, "hi")]))
@@ -233,9 +277,33 @@ def test_an_unfinished_character_and_an_unfinished_stop_come_at_the_end(tiny):
 def test_a_token_with_its_log_probability(small):
     token = small.token_logprob(0xE2, -1.5, [(EOS, -2.0)])
     assert (token.name, token.text, token.logprob) == ("\ufffd", b"\xe2", -1.5)
-    assert token.top == (TokenLogprob(small.tokenizer.token_name(EOS), None, -2.0),)
+    assert token.top == (TokenLogprob(small.tokenizer.token_name(EOS), None, -2.0, id=EOS),)
     with pytest.raises(Internal):
         small.token_logprob(len(TOKENS), 0.0)
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 40])
+def test_a_prompt_to_embed_may_fill_the_context(small, length):
+    asked = ExecuteBatch(request_id="1", model="m", prompt=(1,) * length, embed=True)
+    if length > 32:
+        with pytest.raises(ContextLengthExceeded) as caught:
+            small.prepare(asked)
+        assert (caught.value.tokens, caught.value.max_tokens) == (length, 32)
+    else:
+        prepared = small.prepare(asked)
+        # It costs its prompt and no more.
+        assert (prepared.prompt_ids, prepared.estimated_tokens, prepared.sampling.max_tokens) == (
+            (1,) * length,
+            length,
+            None,
+        )
+
+
+@pytest.mark.parametrize("prompt", ["", (), (len(TOKENS),), (1,) * 31 + (-1,)])
+def test_a_prompt_to_embed_is_checked_as_any_other(small, prompt):
+    with pytest.raises(BadRequest) as caught:
+        small.prepare(ExecuteBatch(request_id="1", model="m", prompt=prompt, embed=True))
+    assert caught.value.param == "prompt"
 
 
 def test_an_empty_stop_is_refused(small):

@@ -11,12 +11,13 @@ CHUNKS = st.lists(st.text("abc", max_size=6))
 
 
 def reference(stops, text):
-    """Text to show, and whether it is the whole answer, by looking at every prefix."""
+    """Text to show, and the stop string that makes it the whole answer, by looking at every prefix."""
     for end in range(len(text) + 1):
         found = [stop for stop in stops if text[:end].endswith(stop)]
         if found:
-            return text[: end - max(map(len, found))], True
-    return text, False
+            longest = max(found, key=len)
+            return text[: end - len(longest)], longest
+    return text, None
 
 
 def may_begin_a_stop(stops, text):
@@ -33,9 +34,10 @@ def test_any_portions_give_what_looking_at_the_whole_gives(stops, chunks):
     for chunk in chunks:
         text, matched = matcher.push(chunk)
         shown, seen = shown + text, seen + chunk
-        expected, ended = reference(stops, seen)
-        assert matched == matcher.matched == ended
-        held = 0 if ended else may_begin_a_stop(stops, seen)
+        expected, found = reference(stops, seen)
+        assert matched == matcher.matched == (found is not None)
+        assert matcher.found == found
+        held = 0 if found else may_begin_a_stop(stops, seen)
         assert shown == expected[: len(expected) - held]
     assert shown + matcher.flush() == reference(stops, seen)[0]
 

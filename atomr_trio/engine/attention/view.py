@@ -99,11 +99,8 @@ def attend_view(
     row = jnp.arange(len(position))
     keys = _put(cache[2].at[row, :, :, position], k)
     values = _put(cache[3].at[row, :, position], v)
-    return _attended(spec, q[:, 0], keys, values, visible(spec, slots.positions, jnp.arange(time))), (
-        *pages,
-        keys,
-        values,
-    )
+    seen = visible(spec, slots.positions, jnp.arange(time))
+    return _attended(spec, q[:, 0], keys, values, seen), (*pages, keys, values)
 
 
 def _put(place: Any, rows: jax.Array) -> jax.Array:

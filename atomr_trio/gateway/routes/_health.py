@@ -2,7 +2,7 @@
 
 from quart import Response
 
-from atomr_trio.gateway.wire import to_json
+from atomr_trio.gateway.wire import Alive, Ready, to_json
 
 from ._gateway import Gateway, json_response
 
@@ -11,16 +11,14 @@ __all__ = ["livez", "readyz"]
 
 async def livez(_gateway: Gateway) -> Response:
     """200 as long as the process runs its event loop."""
-    return _uncached(json_response(to_json({"status": "ok"})))
+    return _uncached(json_response(to_json(Alive())))
 
 
 async def readyz(gateway: Gateway) -> Response:
     """200 when new requests can be answered, else 503; with the state of each deployment."""
     readiness = await gateway.backend.readiness()
-    body = {
-        "status": "ready" if readiness.ready else "not_ready",
-        "deployments": {name: str(state) for name, state in readiness.deployments.items()},
-    }
+    states = {name: str(state) for name, state in readiness.deployments.items()}
+    body = Ready("ready" if readiness.ready else "not_ready", states)
     return _uncached(json_response(to_json(body), 200 if readiness.ready else 503))
 
 

@@ -5,7 +5,17 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from atomr_trio.core import BadRequest, ContentPart, ExecuteBatch, ImageBase64, ImageUrl, Message, Role, TextPart
+from atomr_trio.core import (
+    BadRequest,
+    ContentPart,
+    ExecuteBatch,
+    ImageBase64,
+    ImageUrl,
+    Message,
+    MessageContent,
+    Role,
+    TextPart,
+)
 
 from ._decode import decode_body
 from ._fields import (
@@ -20,8 +30,12 @@ from ._fields import (
     wants_usage,
 )
 from ._generation import Generation
+from ._rendering import rendering_of
+from ._structure import ResponseFormat, structure_of
+from ._tool_fields import Choice, OfferedTool, WireCall, message_calls, result_names, tool_offer
+from ._urgency import priority_of, served_tier
 
-__all__ = ["ChatRequest", "chat_generation", "decode_chat"]
+__all__ = ["CHAT_NEUTRAL", "ChatRequest", "chat_generation", "decode_chat"]
 
 
 class TextContent(Struct, tag_field="type", tag="text"):
@@ -57,6 +71,7 @@ class FileContent(Struct, tag_field="type", tag="file"):
     """A file: known, and refused."""
 
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Part = TextContent | RefusalContent | ImageContent | AudioContent | FileContent
 
 
@@ -66,7 +81,10 @@ class WireMessage(Struct):
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
     refusal: str | None = None
-    tool_calls: Any = None
+    name: str | None = None
+    reasoning_content: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[WireCall] | None = None
     function_call: Any = None
 
 
@@ -77,45 +95,37 @@ class ChatRequest(CommonFields, kw_only=True):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    # Hints and bookkeeping that do not change the answer.
+    response_format: ResponseFormat | None = None
     parallel_tool_calls: bool | None = None
-    service_tier: str | None = None
+    tool_choice: Choice | None = None
+    tools: Annotated[list[OfferedTool], Meta(max_length=128)] | None = None
+    # Hints and bookkeeping that do not change the answer.
     store: bool | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    # What is said to the model's chat template.
+    add_generation_prompt: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    reasoning_effort: Effort | None = None
     # Known, and refused when they ask for something.
     audio: Any = None
-    add_generation_prompt: bool | None = None
     chat_template: str | None = None
-    chat_template_kwargs: Any = None
-    continue_final_message: bool | None = None
     function_call: Any = None
     functions: Any = None
     modalities: Any = None
     moderation: Any = None
-    reasoning_effort: str | None = None
-    response_format: Any = None
-    tool_choice: Any = None
-    tools: Any = None
     verbosity: str | None = None
     web_search_options: Any = None
 
 
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+CHAT_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     **NEUTRAL,
     "audio": (),
-    "add_generation_prompt": (True,),
+    "echo": (False,),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "function_call": ("none", "auto"),
-    "functions": ([],),
     "modalities": (["text"],),
     "moderation": (),
-    "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -130,11 +140,18 @@ def decode_chat(body: bytes) -> ChatRequest:
         BadRequest: with the offending field in ``param``.
     """
     request: ChatRequest = decode_body(_DECODER, body)
-    refuse_unsupported(request, _NEUTRAL)
+    refuse_unsupported(request, CHAT_NEUTRAL)
+    _refuse_deprecated(request)
     check_stream_options(request)
     if request.top_logprobs and not request.logprobs:
         raise BadRequest("`top_logprobs` is allowed only with `logprobs: true`", param="top_logprobs")
     return request
+
+
+def _refuse_deprecated(request: ChatRequest) -> None:
+    for name, instead in (("functions", "tools"), ("function_call", "tool_choice")):
+        if getattr(request, name) not in (None, [], "none", "auto"):
+            raise BadRequest(f"`{name}` is deprecated and not supported by this server: use `{instead}`", param=name)
 
 
 def chat_generation(request: ChatRequest, id: str) -> Generation:
@@ -147,13 +164,25 @@ def chat_generation(request: ChatRequest, id: str) -> Generation:
     Raises:
         BadRequest: with the offending field in ``param``.
     """
+    grammar, grammar_param = structure_of(request.response_format, request.structured_outputs) or (None, None)
+    turns = _messages(request.messages)
+    offer = tool_offer(request.tools or (), request.tool_choice, request.parallel_tool_calls)
     limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     batch = ExecuteBatch(
         request_id=id,
         model=request.model,
-        messages=[_message(message, at) for at, message in enumerate(request.messages)],
-        sampling=sampling_params(request, limit, (request.top_logprobs or 0) if request.logprobs else None),
+        messages=turns,
+        sampling=sampling_params(request, limit, (request.top_logprobs or 0) if request.logprobs else None, grammar),
+        tools=offer,
+        rendering=rendering_of(
+            turns,
+            begin=request.add_generation_prompt,
+            go_on=request.continue_final_message,
+            variables=request.chat_template_kwargs,
+            effort=request.reasoning_effort,
+        ),
         stream=bool(request.stream),
+        priority=priority_of(request.service_tier, request.priority),
         cache_salt=request.cache_salt or "",
     )
     return Generation(
@@ -163,20 +192,37 @@ def chat_generation(request: ChatRequest, id: str) -> Generation:
         n=request.n or 1,
         stream=bool(request.stream),
         include_usage=wants_usage(request),
+        service_tier=None if request.service_tier is None else served_tier(request.service_tier),
+        token_ids=bool(request.return_token_ids),
+        prompt_logprobs=request.prompt_logprobs,
+        grammar_param=grammar_param or ("tools" if offer is not None and offer.required else None),
     )
 
 
+def _messages(messages: Sequence[WireMessage]) -> list[Message]:
+    turns = [_message(message, at) for at, message in enumerate(messages)]
+    return result_names(turns)
+
+
 def _message(message: WireMessage, at: int) -> Message:
-    for name in ("tool_calls", "function_call"):
-        if getattr(message, name):
-            param = f"messages[{at}].{name}"
-            raise BadRequest(f"`{param}` is not supported by this server", param=param)
+    if message.function_call:
+        param = f"messages[{at}].function_call"
+        raise BadRequest(f"`{param}` is deprecated and not supported by this server: use `tool_calls`", param=param)
     role = _ROLES.get(message.role) or Role(message.role)
-    if isinstance(message.content, str):
-        return Message(role, message.content)
+    return Message(
+        role,
+        _content(message, role, at),
+        tool_calls=message_calls(message.tool_calls or (), role, f"messages[{at}].tool_calls"),
+        tool_call_id=message.tool_call_id or "",
+        name=(message.name or "") if role is Role.TOOL else "",
+        reasoning=message.reasoning_content or "",
+    )
+
+
+def _content(message: WireMessage, role: Role, at: int) -> MessageContent:
     if message.content is None:
-        return Message(role, _instead_of_content(message, role, at))
-    return Message(role, _parts(message.content, at))
+        return _instead_of_content(message, role, at)
+    return message.content if isinstance(message.content, str) else _parts(message.content, at)
 
 
 def _instead_of_content(message: WireMessage, role: Role, at: int) -> str:

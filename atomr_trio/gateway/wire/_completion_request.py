@@ -1,17 +1,19 @@
 """``POST /v1/completions``: the request, and its translation."""
 
-from typing import Annotated, TypeGuard
+from collections.abc import Mapping
+from typing import Annotated, Any
 
+from attrs import evolve
 from msgspec import Meta
 
-from atomr_trio.core import BadRequest, ExecuteBatch
+from atomr_trio.core import BadRequest, ExecuteBatch, Grammar, SamplingParams
 
 from ._decode import decode_body
 from ._fields import (
+    MAX_TOKEN_ID,
     MAX_TOP_LOGPROBS,
     NEUTRAL,
     CommonFields,
-    TokenId,
     check_stream_options,
     decoder_of,
     refuse_unsupported,
@@ -19,26 +21,28 @@ from ._fields import (
     wants_usage,
 )
 from ._generation import Generation
+from ._prompts import Prompts, prompts_of
+from ._structure import ResponseFormat, structure_of
+from ._urgency import priority_of, served_tier
 
-__all__ = ["CompletionRequest", "completion_generation", "decode_completion"]
+__all__ = ["COMPLETION_NEUTRAL", "CompletionRequest", "completion_generation", "decode_completion"]
 
 DEFAULT_MAX_TOKENS = 16
-
-Prompt = str | tuple[int, ...]
 
 
 class CompletionRequest(CommonFields, kw_only=True):
     """The fields of a plain completion that this server knows. Others are ignored."""
 
-    # One text, several, one list of token ids, or several: `_prompts` sorts them out.
-    prompt: str | list[str | TokenId | list[TokenId]] | None = None
+    prompt: Prompts | None = None
     logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    # Known, and refused when they ask for something.
+    max_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)] | None = None
     best_of: Annotated[int, Meta(ge=0, le=128)] | None = None
+    response_format: ResponseFormat | None = None
+    # Known, and refused when it asks for something.
     suffix: str | None = None
 
 
-_NEUTRAL = {**NEUTRAL, "suffix": ("",)}
+COMPLETION_NEUTRAL: Mapping[str, tuple[Any, ...]] = {**NEUTRAL, "suffix": ("",)}
 _DECODER = decoder_of(CompletionRequest)
 
 
@@ -49,9 +53,22 @@ def decode_completion(body: bytes) -> CompletionRequest:
         BadRequest: with the offending field in ``param``.
     """
     request: CompletionRequest = decode_body(_DECODER, body)
-    refuse_unsupported(request, {**_NEUTRAL, "best_of": (0, request.n or 1)})
+    refuse_unsupported(request, COMPLETION_NEUTRAL)
     check_stream_options(request)
+    if request.max_tokens == 0 and not request.echo:
+        raise BadRequest("`max_tokens: 0` is allowed only with `echo: true`", param="max_tokens")
+    _check_best_of(request)
     return request
+
+
+def _check_best_of(request: CompletionRequest) -> None:
+    # 0 is the same as absent, for some clients send it so.
+    if not request.best_of:
+        return
+    if request.best_of < (request.n or 1):
+        raise BadRequest("`best_of` must not be less than `n`", param="best_of")
+    if request.best_of > (request.n or 1) and request.stream:
+        raise BadRequest("`best_of` is not allowed with `stream: true`", param="best_of")
 
 
 def completion_generation(request: CompletionRequest, id: str, *, max_choices: int) -> Generation:
@@ -65,12 +82,13 @@ def completion_generation(request: CompletionRequest, id: str, *, max_choices: i
     Raises:
         BadRequest: with the offending field in ``param``.
     """
-    prompts = _prompts(request.prompt)
+    prompts = prompts_of(request.prompt)
     n = request.n or 1
-    if len(prompts) * n > max_choices:
-        message = f"at most {max_choices} choices (prompts times `n`) are allowed in one request"
+    if len(prompts) * max(n, request.best_of or 1) > max_choices:
+        message = f"at most {max_choices} choices (prompts times `n` or `best_of`) are allowed in one request"
         raise BadRequest(message, param="prompt")
-    sampling = sampling_params(request, request.max_tokens or DEFAULT_MAX_TOKENS, request.logprobs)
+    grammar, grammar_param = structure_of(request.response_format, request.structured_outputs) or (None, None)
+    sampling = _sampling(request, grammar)
     stream = bool(request.stream)
     batches = tuple(
         ExecuteBatch(
@@ -79,6 +97,7 @@ def completion_generation(request: CompletionRequest, id: str, *, max_choices: i
             prompt=prompt,
             sampling=sampling,
             stream=stream,
+            priority=priority_of(request.service_tier, request.priority),
             cache_salt=request.cache_salt or "",
         )
         for prompt in prompts
@@ -88,26 +107,23 @@ def completion_generation(request: CompletionRequest, id: str, *, max_choices: i
         model=request.model,
         prompts=batches,
         n=n,
+        best_of=request.best_of or 1,
+        echo=bool(request.echo),
+        alone=request.max_tokens == 0,
         stream=stream,
         include_usage=wants_usage(request),
+        service_tier=None if request.service_tier is None else served_tier(request.service_tier),
+        token_ids=bool(request.return_token_ids),
+        prompt_logprobs=request.prompt_logprobs,
         prompt_param="prompt",
+        grammar_param=grammar_param,
     )
 
 
-def _prompts(prompt: str | list[str | int | list[int]] | None) -> list[Prompt]:
-    found: list[Prompt] = []
-    if isinstance(prompt, str):
-        found = [prompt]
-    elif _all_ints(prompt):
-        found = [tuple(prompt)]
-    elif prompt:
-        if len({type(each) for each in prompt}) > 1:
-            raise BadRequest("`prompt`: texts and token ids cannot be mixed in one list", param="prompt")
-        found = [tuple(each) if isinstance(each, list) else str(each) for each in prompt]
-    if not found or not all(found):
-        raise BadRequest("`prompt` is required and must not be empty", param="prompt")
-    return found
-
-
-def _all_ints(prompt: list[str | int | list[int]] | None) -> TypeGuard[list[int]]:
-    return bool(prompt) and all(isinstance(each, int) for each in prompt or ())
+def _sampling(request: CompletionRequest, grammar: Grammar | None) -> SamplingParams:
+    limit = DEFAULT_MAX_TOKENS if request.max_tokens is None else max(1, request.max_tokens)
+    sampling = sampling_params(request, limit, request.logprobs, grammar)
+    if not request.echo or request.logprobs is None:
+        return sampling
+    most = max(request.logprobs, sampling.prompt_top_logprobs)
+    return evolve(sampling, prompt_logprobs=True, prompt_top_logprobs=most)

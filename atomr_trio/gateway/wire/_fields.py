@@ -6,7 +6,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from atomr_trio.core import BadRequest, SamplingParams
+from atomr_trio.core import BadRequest, Grammar, SamplingParams
+
+from ._structure import StructuredOutputs
+from ._urgency import AskedTier, Priority
 
 __all__ = ["CommonFields", "StreamOptions", "refuse_unsupported", "sampling_params"]
 
@@ -19,6 +22,8 @@ Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
 Bias = Annotated[float, Meta(ge=-100.0, le=100.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 StopString = Annotated[str, Meta(min_length=1)]
+# JSON's keys are strings; the schema that msgspec makes would allow any.
+TOKEN_ID_KEYS = {"propertyNames": {"pattern": "^[0-9]{1,10}$"}}
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 MetadataKey = Annotated[str, Meta(max_length=64)]
 MetadataValue = Annotated[str, Meta(max_length=512)]
@@ -55,32 +60,28 @@ class CommonFields(Struct, kw_only=True):
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=100.0)] | None = None
-    logit_bias: Annotated[dict[TokenId, Bias], Meta(max_length=1024)] | None = None
+    logit_bias: Annotated[dict[TokenId, Bias], Meta(max_length=1024, extra_json_schema=TOKEN_ID_KEYS)] | None = None
     # Prompts are found in the prefix cache only under the salt that they were computed with.
     cache_salt: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    structured_outputs: StructuredOutputs | None = None
+    service_tier: AskedTier | None = None
+    priority: Priority | None = None
+    return_token_ids: bool | None = None
+    prompt_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     # Notes for the operator; they do not change the answer.
     user: str | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)] | None = None
-    # Known, and refused when they ask for something.
     echo: bool | None = None
-    structured_outputs: Any = None
-    prompt_logprobs: Any = None
-    return_token_ids: bool | None = None
+    # Known, and refused when they ask for something.
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     truncate_prompt_tokens: Any = None
-    priority: int | None = None
 
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "echo": (False,),
-    "structured_outputs": (),
-    "prompt_logprobs": (),
-    "return_token_ids": (False,),
     "include_stop_str_in_output": (False,),
     "skip_special_tokens": (True,),
     "truncate_prompt_tokens": (),
-    "priority": (0,),
 }
 
 
@@ -101,12 +102,14 @@ def refuse_unsupported(request: Struct, neutral: Mapping[str, tuple[Any, ...]]) 
 
 
 def check_stream_options(request: CommonFields) -> None:
-    """Refuse options for a stream that was not asked for.
+    """Refuse options for a stream that was not asked for, and what a stream does not tell.
 
     Raises:
-        BadRequest: ``stream_options`` without ``stream``, or an option that is not served.
+        BadRequest: ``stream_options`` without ``stream``, or an option that is not served; ``prompt_logprobs`` with it.
     """
     options = request.stream_options
+    if request.stream and request.prompt_logprobs is not None:
+        raise BadRequest("`prompt_logprobs` is not allowed with `stream: true`", param="prompt_logprobs")
     if options is None:
         return
     if not request.stream:
@@ -121,13 +124,16 @@ def wants_usage(request: CommonFields) -> bool:
     return request.stream_options is not None and bool(request.stream_options.include_usage)
 
 
-def sampling_params(request: CommonFields, max_tokens: int | None, top_logprobs: int | None) -> SamplingParams:
+def sampling_params(
+    request: CommonFields, max_tokens: int | None, top_logprobs: int | None, grammar: Grammar | None = None
+) -> SamplingParams:
     """The request's sampling fields in the framework's own form.
 
     Args:
         request: the decoded request.
         max_tokens: how long the answer may be.
         top_logprobs: how many of the most likely tokens come with each token; ``None``: no log probabilities at all.
+        grammar: what the answer must look like.
 
     Raises:
         BadRequest: two fields contradict each other.
@@ -153,6 +159,9 @@ def sampling_params(request: CommonFields, max_tokens: int | None, top_logprobs:
         seed=request.seed,
         logprobs=top_logprobs is not None,
         top_logprobs=top_logprobs or 0,
+        prompt_logprobs=request.prompt_logprobs is not None,
+        prompt_top_logprobs=request.prompt_logprobs or 0,
+        grammar=grammar,
     )
 
 

@@ -1,12 +1,17 @@
 """The objects that go back to clients. Keys that the API requires are always there, null if they have no value."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
 from atomr_trio.core import FinishReason, TokenUsage
 
+from ._urgency import ServedTier
+
 __all__ = [
+    "CallDelta",
+    "CallObject",
     "ChatAlternative",
     "ChatChoice",
     "ChatChunk",
@@ -16,8 +21,12 @@ __all__ = [
     "ChatMessage",
     "ChatToken",
     "Delta",
+    "FunctionDelta",
+    "FunctionObject",
     "ModelList",
     "ModelObject",
+    "PromptScore",
+    "PromptToken",
     "TextChoice",
     "TextCompletion",
     "TextLogprobs",
@@ -86,20 +95,52 @@ class ChatLogprobs(Struct):
 
 
 class TextLogprobs(Struct):
-    """The tokens of a completion, or of a piece of it. Offsets count characters from the start of the completion."""
+    """The tokens of a completion, or of a piece of it. Offsets count characters from the start of the text.
+
+    Of the first token of an echoed prompt nothing is known but that it is there.
+    """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
+class PromptToken(Struct):
+    """A token of a prompt, or one that was likely in its place. ``rank`` is 1 for the likeliest, null if unknown."""
+
+    logprob: float
+    rank: int | None
+    decoded_token: str
+
+
+PromptScore = dict[str, PromptToken]
+"""A place in a prompt: its token, and those that were likely there, by their ids."""
+
+
+class FunctionObject(Struct):
+    """A function that was called; ``arguments`` is a JSON object, as text."""
+
+    name: str
+    arguments: str
+
+
+class CallObject(Struct):
+    """A call of a function of the client's."""
+
+    id: str
+    function: FunctionObject
+    type: str = "function"
+
+
 class ChatMessage(Struct):
-    """What the assistant said."""
+    """What the assistant said. ``reasoning_content`` and ``tool_calls`` are there only if there are any."""
 
     content: str | None
     role: str = "assistant"
     refusal: str | None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CallObject] | UnsetType = UNSET
 
 
 class ChatChoice(Struct):
@@ -109,6 +150,7 @@ class ChatChoice(Struct):
     message: ChatMessage
     finish_reason: FinishWord
     logprobs: ChatLogprobs | None = None
+    token_ids: Sequence[int] | UnsetType = UNSET
 
 
 class ChatCompletion(Struct, kw_only=True):
@@ -121,6 +163,25 @@ class ChatCompletion(Struct, kw_only=True):
     choices: list[ChatChoice]
     usage: Usage
     system_fingerprint: str | None = None
+    service_tier: ServedTier | UnsetType = UNSET
+    prompt_token_ids: Sequence[int] | UnsetType | None = UNSET
+    prompt_logprobs: list[PromptScore | None] | UnsetType | None = UNSET
+
+
+class FunctionDelta(Struct):
+    """The name of a function that is called, or a fragment of its arguments."""
+
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class CallDelta(Struct):
+    """A piece of a call: the first one has all keys."""
+
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
 
 
 class Delta(Struct):
@@ -128,6 +189,8 @@ class Delta(Struct):
 
     role: str | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CallDelta] | UnsetType = UNSET
 
 
 class ChatChunkChoice(Struct):
@@ -137,6 +200,7 @@ class ChatChunkChoice(Struct):
     delta: Delta
     finish_reason: FinishWord | None = None
     logprobs: ChatLogprobs | None = None
+    token_ids: Sequence[int] | UnsetType = UNSET
 
 
 class ChatChunk(Struct, kw_only=True):
@@ -149,6 +213,8 @@ class ChatChunk(Struct, kw_only=True):
     choices: list[ChatChunkChoice]
     usage: Usage | UnsetType | None = UNSET
     system_fingerprint: str | None = None
+    service_tier: ServedTier | UnsetType = UNSET
+    prompt_token_ids: Sequence[int] | UnsetType | None = UNSET
 
 
 class TextChoice(Struct):
@@ -158,6 +224,9 @@ class TextChoice(Struct):
     index: int
     finish_reason: FinishWord | None
     logprobs: TextLogprobs | None = None
+    token_ids: Sequence[int] | UnsetType = UNSET
+    prompt_token_ids: Sequence[int] | UnsetType | None = UNSET
+    prompt_logprobs: list[PromptScore | None] | UnsetType | None = UNSET
 
 
 class TextCompletion(Struct, kw_only=True):
@@ -170,6 +239,7 @@ class TextCompletion(Struct, kw_only=True):
     choices: list[TextChoice]
     usage: Usage | UnsetType | None = UNSET
     system_fingerprint: str | None = None
+    service_tier: ServedTier | UnsetType = UNSET
 
 
 class ModelObject(Struct, kw_only=True):

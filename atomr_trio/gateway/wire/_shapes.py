@@ -1,42 +1,65 @@
-"""How an answer looks on the wire: chat or plain completion, streamed or whole. Pure: no clock, no I/O."""
+"""How an answer looks on the wire, and how that of a chat does, streamed or whole. Pure: no clock, no I/O."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 from attrs import define, field
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
-from atomr_trio.core import FinishReason, TokenChunk, TokenLogprob, Tokens, TokenUsage
+from atomr_trio.core import AnswerForm, ExecuteBatch, Piece, Said, TokenChunk, TokenLogprob, Tokens, TokenUsage
 
-from ._logprobs import TextPlaces, chat_logprobs
+from ._choices import ChatChoices
+from ._data_stream import DataStream
+from ._failure import Failure
+from ._logprobs import chat_logprobs
 from ._objects import (
     ChatChoice,
     ChatChunk,
     ChatChunkChoice,
     ChatCompletion,
     ChatLogprobs,
-    ChatMessage,
     Delta,
-    TextChoice,
-    TextCompletion,
-    TextLogprobs,
     Usage,
     finish_word,
 )
-from ._sse import event, to_json
+from ._sse import MARK, TextFrame, event, to_json
 
-__all__ = ["ChatShape", "CompletionShape", "Shape"]
+__all__ = ["ChatShape", "Shape"]
 
 
 class Shape(Protocol):
-    """Turns the pieces of an answer into bytes. One object serves one HTTP request."""
+    """Turns the pieces of an answer into bytes. One object serves one HTTP request.
+
+    A stream is ``begin``, pieces, then ``end`` or ``failure``, each of the two once at most.
+    """
+
+    @property
+    def ping(self) -> bytes:
+        """What is sent in silence; between any two events."""
+        ...
+
+    def begin(self, prompt: TokenUsage, /) -> bytes:
+        """The events before the first piece; ``prompt`` is the usage so far."""
+        ...
+
+    def read_as(self, form: AnswerForm | None, /) -> None:
+        """Say how the text is to be read, before there is any."""
+        ...
+
+    def submitted(self, choices: Sequence[ExecuteBatch], /) -> None:
+        """Say what is asked for, choice by choice, before there is any answer."""
+        ...
 
     def chunk(self, index: int, chunk: TokenChunk, /) -> bytes:
         """The events for a piece of choice ``index``; empty if there is nothing to tell yet."""
         ...
 
-    def usage(self, usage: TokenUsage, /) -> bytes:
-        """The usage event before the end of a stream; empty if it was not asked for."""
+    def end(self, usage: TokenUsage, /) -> bytes:
+        """The events after the last piece of the last choice."""
+        ...
+
+    def failure(self, failure: Failure, /) -> bytes:
+        """The events that end a stream which cannot go on, wherever it is."""
         ...
 
     def whole(self, choices: Sequence[Tokens], usage: TokenUsage, /) -> bytes:
@@ -45,111 +68,96 @@ class Shape(Protocol):
 
 
 @define
-class ChatShape:
-    """``chat.completion`` and ``chat.completion.chunk``.
+class ChatShape(DataStream):
+    """``chat.completion`` and ``chat.completion.chunk``."""
 
-    Args:
-        id: the same in all chunks.
-        created: Unix seconds.
-        model: as the client said it.
-        include_usage: the stream ends with a usage chunk, and all others say ``usage: null``.
-        logprobs: tell the log probabilities of the tokens.
-    """
+    # Of the choices that have begun.
+    _frames: dict[int, TextFrame] = field(factory=dict[int, TextFrame], init=False)
+    _choices: ChatChoices = field(init=False)
 
-    id: str
-    created: int
-    model: str
-    include_usage: bool = False
-    logprobs: bool = False
-    _greeted: set[int] = field(factory=set[int], init=False)
+    def __attrs_post_init__(self) -> None:
+        self._choices = ChatChoices(self.id)
+
+    def read_as(self, form: AnswerForm | None) -> None:
+        """Tell reasoning and calls apart from the text."""
+        self._choices.form = form
 
     def chunk(self, index: int, chunk: TokenChunk) -> bytes:
-        """First the role, then text, then exactly one finish reason with an empty delta."""
-        choices: list[ChatChunkChoice] = []
-        if index not in self._greeted:
-            self._greeted.add(index)
-            choices.append(ChatChunkChoice(index, Delta(role="assistant", content=None)))
-        logprobs = self._logprobs(chunk.details) if chunk.details else None
-        if chunk.text_delta or logprobs is not None:
-            choices.append(ChatChunkChoice(index, Delta(content=chunk.text_delta), logprobs=logprobs))
+        """First the role, then text, reasoning and calls, then exactly one finish reason with an empty delta."""
+        pieces = self._choices.read(index, chunk)
+        if index in self._frames and (text := self._only_text(chunk, pieces)):
+            return self._frames[index].fill(text)
+        greeting = [] if index in self._frames else [self._greeting(index)]
+        choices = self._told(index, chunk, pieces)
         if chunk.finish_reason is not None:
-            choices.append(ChatChunkChoice(index, Delta(), finish_word(chunk.finish_reason)))
-        return b"".join(event(self._chunk([choice], None)) for choice in choices)
+            reason = self._choices.reason(index, chunk.finish_reason)
+            choices.append(ChatChunkChoice(index, Delta(), finish_word(reason)))
+        return b"".join([*greeting, *map(self._event, choices)])
 
     def usage(self, usage: TokenUsage) -> bytes:
         """A chunk without choices."""
         return event(self._chunk([], Usage.of(usage))) if self.include_usage else b""
 
+    def _greeting(self, index: int) -> bytes:
+        self._frames[index] = TextFrame.around(self._event(ChatChunkChoice(index, Delta(content=MARK))))
+        greeting = self._chunk([ChatChunkChoice(index, Delta(role="assistant", content=None))], None)
+        greeting.prompt_token_ids = self.prompt_ids(index)
+        return event(greeting)
+
+    def _only_text(self, chunk: TokenChunk, pieces: Sequence[Piece]) -> str:
+        """The text, if there is nothing else to tell, as of nearly every chunk."""
+        if chunk.finish_reason is not None or chunk.details or chunk.tool_call_delta is not None or len(pieces) != 1:
+            return ""
+        if self.token_ids and chunk.token_ids:
+            return ""
+        return pieces[0].text if isinstance(pieces[0], Said) else ""
+
+    def _told(self, index: int, chunk: TokenChunk, pieces: Sequence[Piece]) -> list[ChatChunkChoice]:
+        deltas = self._choices.deltas(index, chunk, pieces)
+        logprobs = self._logprobs(chunk.details) if chunk.details else None
+        token_ids = self.answer_ids(chunk.token_ids) if chunk.token_ids else UNSET
+        # What is known of tokens does not wait for their text.
+        if not deltas and (logprobs is not None or token_ids):
+            deltas = [Delta(content="")]
+        choices = [ChatChunkChoice(index, delta) for delta in deltas]
+        if choices:
+            choices[0].logprobs, choices[0].token_ids = logprobs, token_ids
+        return choices
+
     def _logprobs(self, details: Sequence[TokenLogprob]) -> ChatLogprobs | None:
         return chat_logprobs(details) if self.logprobs else None
 
+    def _event(self, choice: ChatChunkChoice) -> bytes:
+        return event(self._chunk([choice], None))
+
     def _chunk(self, choices: list[ChatChunkChoice], usage: Usage | None) -> ChatChunk:
         shown = usage if self.include_usage else UNSET
-        return ChatChunk(id=self.id, created=self.created, model=self.model, choices=choices, usage=shown)
+        return ChatChunk(
+            id=self.id,
+            created=self.created,
+            model=self.model,
+            choices=choices,
+            usage=shown,
+            service_tier=self.service_tier or UNSET,
+        )
 
     def whole(self, choices: Sequence[Tokens], usage: TokenUsage) -> bytes:
         """A ``chat.completion`` object."""
-        answers = [
-            ChatChoice(
-                index,
-                ChatMessage(tokens.text),
-                finish_word(tokens.finish_reason or FinishReason.STOP),
-                self._logprobs(tokens.details),
-            )
-            for index, tokens in enumerate(choices)
-        ]
+        answers = [self._whole(index, tokens) for index, tokens in enumerate(choices)]
         return to_json(
-            ChatCompletion(id=self.id, created=self.created, model=self.model, choices=answers, usage=Usage.of(usage))
+            ChatCompletion(
+                id=self.id,
+                created=self.created,
+                model=self.model,
+                choices=answers,
+                usage=Usage.of(usage),
+                service_tier=self.service_tier or UNSET,
+                prompt_token_ids=self.prompt_ids(0),
+                prompt_logprobs=self.prompt_scores(choices[0]) if choices else UNSET,
+            )
         )
 
-
-@define
-class CompletionShape:
-    """``text_completion``, streamed or not.
-
-    Args:
-        id: the same in all chunks.
-        created: Unix seconds.
-        model: as the client said it.
-        include_usage: the stream ends with a usage chunk, and all others say ``usage: null``.
-        logprobs: tell the log probabilities of the tokens.
-    """
-
-    id: str
-    created: int
-    model: str
-    include_usage: bool = False
-    logprobs: bool = False
-    _places: dict[int, TextPlaces] = field(factory=dict[int, TextPlaces], init=False)
-
-    def chunk(self, index: int, chunk: TokenChunk) -> bytes:
-        """Text and finish reason share a chunk: clients count at most ``max_tokens`` chunks per choice."""
-        logprobs = self._logprobs(index, chunk.details) if chunk.details else None
-        if not chunk.text_delta and chunk.finish_reason is None and logprobs is None:
-            return b""
-        word = None if chunk.finish_reason is None else finish_word(chunk.finish_reason)
-        choice = TextChoice(chunk.text_delta, index, word, logprobs)
-        return event(self._object([choice], None if self.include_usage else UNSET))
-
-    def usage(self, usage: TokenUsage) -> bytes:
-        """A chunk without choices."""
-        return event(self._object([], Usage.of(usage))) if self.include_usage else b""
-
-    def whole(self, choices: Sequence[Tokens], usage: TokenUsage) -> bytes:
-        """A ``text_completion`` object."""
-        texts = [
-            TextChoice(
-                tokens.text,
-                index,
-                finish_word(tokens.finish_reason or FinishReason.STOP),
-                self._logprobs(index, tokens.details),
-            )
-            for index, tokens in enumerate(choices)
-        ]
-        return to_json(self._object(texts, Usage.of(usage)))
-
-    def _logprobs(self, index: int, details: Sequence[TokenLogprob]) -> TextLogprobs | None:
-        return self._places.setdefault(index, TextPlaces()).take(details) if self.logprobs else None
-
-    def _object(self, choices: list[TextChoice], usage: Usage | UnsetType | None) -> TextCompletion:
-        return TextCompletion(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
+    def _whole(self, index: int, tokens: Tokens) -> ChatChoice:
+        message, reason = self._choices.message(index, tokens)
+        logprobs, token_ids = self._logprobs(tokens.details), self.answer_ids(tokens.token_ids)
+        return ChatChoice(index, message, finish_word(reason), logprobs, token_ids)
