@@ -35,9 +35,9 @@ SIDES = ("ours", "starlette")
 PACE_S = 0.05
 LATE_S = 0.25
 MOST = 2048
-RAMP_S = 4.0
-TOKENS = 200
-"""Of a paced stream: it lasts 10 seconds, of which all streams are there for more than half."""
+RAMP_S = 10.0
+TOKENS = 320
+"""Of a paced stream: it lasts 16 seconds. All come within the first ten, so that to begin is not what is measured."""
 
 AHEAD = 16
 

@@ -9,7 +9,7 @@ import click
 import trio
 
 from atomr_trio.actor import ActorRef, Props
-from atomr_trio.core import Deployment
+from atomr_trio.core import Deployment, shorten_pauses
 from atomr_trio.gateway import GatewaySettings, KeyStore, ServerSettings
 from atomr_trio.gateway.actor import ApiGatewayActor, GatewayConfig, GatewayMsg, ReloadKeys, Stop
 from atomr_trio.gateway.logs import stderr_log
@@ -106,6 +106,7 @@ async def _serve(
 
 async def _launch(cluster: Cluster, loading: Loading, deployment: Deployment, gateway: ApiGatewayActor) -> None:
     await loading.deploy(cluster, deployment)
+    shorten_pauses()
     body = {"model": deployment.name, "messages": [{"role": "user", "content": "Say hello."}], "stream": True}
     url = f"{gateway.urls[0]}/v1"
     curl = ["curl", "-N", f"{url}/chat/completions", "-H", "content-type: application/json", "-d", json.dumps(body)]

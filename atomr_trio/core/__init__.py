@@ -44,6 +44,7 @@ from ._output import TokenChunk as TokenChunk
 from ._output import TokenLogprob as TokenLogprob
 from ._output import Tokens as Tokens
 from ._output import TokenUsage as TokenUsage
+from ._pauses import shorten_pauses as shorten_pauses
 from ._reading import AnswerForm as AnswerForm
 from ._reading import AnswerReader as AnswerReader
 from ._reading import Called as Called

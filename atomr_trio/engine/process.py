@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 
-from atomr_trio.core import InferenceError
+from atomr_trio.core import InferenceError, shorten_pauses
 
 from .connection import EXIT_VIOLATION, Connection
 from .frames import Configure, ProtocolViolation
@@ -73,7 +73,7 @@ def _serve(connection: Connection) -> None:
         # Here and not above: importing jax takes a second, in which the reader already watches the socket.
         from .service import Service
 
-        Service(connection, configure).run()
+        Service(connection, configure, shorten_pauses).run()
     except ProtocolViolation as violation:
         sys.stderr.write(f"atomr-trio device process: {violation}\n")
         code = EXIT_VIOLATION

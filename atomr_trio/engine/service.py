@@ -51,6 +51,10 @@ _LOOK_S = 0.5
 """How often to look whether loading has failed that nobody waits for."""
 
 
+def _nothing() -> None:
+    pass
+
+
 def _has_room(free: int | None) -> bool:
     return free is None or free >= _ROOM
 
@@ -83,10 +87,12 @@ class Service:
     Args:
         connection: with the server.
         configure: its first frame.
+        on_load: called when the model is there, before anybody is told.
     """
 
     _connection: Connection
     _configure: Configure
+    _on_load: Callable[[], None] = field(default=_nothing)
     _engine: Engine = field(init=False)
     _guides: Guides = field(init=False)
     _send_step: Callable[[Step], None] = field(init=False)
@@ -109,6 +115,7 @@ class Service:
             ProtocolViolation: a frame that has no place here.
         """
         ready = self._load()
+        self._on_load()
         self._guides = Guides(ready.vocab_size, self._configure.settings.max_waiting, self._connection.wake)
         self._connection.send(ready)
         while True:
