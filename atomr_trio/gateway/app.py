@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, cast
 
 import trio
-from hypercorn.typing import ASGISendCallable
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Response
 from quart.typing import ResponseTypes
 from quart.utils import encode_headers
@@ -117,6 +117,13 @@ class _Connection(TrioASGIHTTPConnection):
     A handler enters what its streamed answer needs and returns; the response is sent by the same task afterwards.
     The stack spans both, so that the answer is released whatever happens in between.
     """
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Handle one request in this very task, and what else its client sends in another."""
+        request = self._create_request_from_scope(send)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.handle_messages, nursery, request, receive)
+            await self.handle_request(nursery, request, send)
 
     async def handle_request(self, nursery: trio.Nursery, request: Request, send: ASGISendCallable) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Handle one request, and send its response."""

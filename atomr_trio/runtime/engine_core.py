@@ -1,5 +1,6 @@
 """One replica: admission, queue, load, and the requests in flight."""
 
+from functools import partial
 from typing import Any
 
 from atomr_trio.actor import Actor, ActorRef, Context, Props, SupervisorStrategy, escalating
@@ -78,7 +79,8 @@ class EngineCoreActor(Actor[EngineMsg]):
 
     async def post_stop(self, ctx: Context[EngineMsg]) -> None:
         """Give back what still waits; the worker has let go of what ran."""
-        for add in self._outputs.values():
+        outputs, self._outputs = self._outputs, {}
+        for add in outputs.values():
             add.output.give_back(add.lease)
 
     def _add(self, add: Add, ctx: Context[EngineMsg]) -> None:
@@ -89,16 +91,17 @@ class EngineCoreActor(Actor[EngineMsg]):
             ctx.fail(refusal)
             return
         self._outputs[key] = add
-        # One task per request holds its place until the stream has ended, whoever ended it: a message could be
-        # late or lost, and the slot with it.
-        ctx.spawn_task(self._hold, key, add, ctx, name=key)
         if starts:
             self._start(add)
         self._report(ctx)
+        # Inline, and not by a message, which could be late or lost, and the slot with it.
+        add.output.call_on_part(partial(self._release, key, add, ctx))
 
-    async def _hold(self, key: str, add: Add, ctx: Context[EngineMsg]) -> None:
-        await add.output.wait_parted()
-        self._outputs.pop(key, None)
+    def _release(self, key: str, add: Add, ctx: Context[EngineMsg]) -> None:
+        # An engine that is gone has no slots; a stream that it has given back may be here again, with another lease.
+        if self._outputs.get(key) is not add:
+            return
+        del self._outputs[key]
         for following in self._admission.release(key):
             self._start(following)
         self._report(ctx)

@@ -51,6 +51,7 @@ class TokenStream:
         self._on_cancel: list[Callable[[str], None]] = []
         self._on_news: Callable[[], None] | None = None
         self._on_end: list[Callable[[], object]] = []
+        self._on_part: list[Callable[[], object]] = []
         self._on_late: list[Callable[[int], None]] = []
 
     # The writer's side.
@@ -199,6 +200,13 @@ class TokenStream:
         else:
             self._on_end.append(callback)
 
+    def call_on_part(self, callback: Callable[[], object]) -> None:
+        """Call back, once, at the end or when the engine is gone that has the stream now; at once if it is so."""
+        if self._parted.is_set():
+            callback()
+        else:
+            self._on_part.append(callback)
+
     def call_when_late(self, callback: Callable[[int], None]) -> None:
         """Call back, with their number, when tokens come for a client that has left."""
         self._on_late.append(callback)
@@ -223,7 +231,7 @@ class TokenStream:
     def give_back(self, lease: int) -> None:
         """Say that the engine with this lease is gone. Does nothing after the end, or if another one has the stream."""
         if lease == self.lease:
-            self._parted.set()
+            self._part()
             self._started.set()
 
     async def wait_parted(self) -> None:
@@ -246,13 +254,19 @@ class TokenStream:
 
     def _end(self) -> None:
         self._ended.set()
-        self._parted.set()
         self._told.set()
         self._started.set()
         self._writable.set()
+        self._part()
         for callback in self._on_end:
             callback()
         self._on_end.clear()
+
+    def _part(self) -> None:
+        self._parted.set()
+        callbacks, self._on_part = self._on_part, []
+        for callback in callbacks:
+            callback()
 
     def _wake_reader(self) -> None:
         self._readable.set()

@@ -137,6 +137,7 @@ async def test_the_target_of_a_request(target, path):
     async def app(scope, receive, send):
         if not await lifespan(scope, receive, send):
             seen.append(scope["path"])
+            await receive()
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
