@@ -238,10 +238,15 @@ class CudaContextPoisoned(InferenceError):
     """The device context is lost: a sticky device error, a hang, or the device process died.
 
     The name is the seed's; on a CPU it means that the device process is gone. Supervision tag ``ContextPoisoned``.
+
+    Args:
+        message: what happened.
+        from_outside: somebody ended it: less of a sign that a request did.
     """
 
     kind: ClassVar[str] = "cuda_context_poisoned"
     message: str
+    from_outside: bool = False
 
     def __str__(self) -> str:
         return f"CUDA context poisoned: {self.message}"

@@ -5,14 +5,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import trio
-from attrs import define
+from attrs import define, field
 
-__all__ = ["ChildProcess", "describe_exit"]
+__all__ = ["ChildProcess", "describe_exit", "memory_kills"]
 
 GRACE = 2.0
 """Seconds that a process gets to leave by itself before it is killed."""
+
+_COUNTERS = Path("/proc/vmstat")
+
+_SENT = {signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGQUIT, signal.SIGTERM}
+"""Signals that somebody sends. The others are what a process gets for its own doing."""
 
 
 @define
@@ -25,6 +31,8 @@ class ChildProcess:
     """
 
     _popen: "subprocess.Popen[bytes]"
+    _by_us: bool = field(default=False, init=False)
+    _starved_before: int = field(factory=lambda: memory_kills(), init=False)
 
     @classmethod
     def spawn(cls, command: Sequence[str], *, env: Mapping[str, str], pass_fd: int) -> "ChildProcess":
@@ -53,6 +61,16 @@ class ChildProcess:
         """It is gone by now."""
         return self._popen.poll() is not None
 
+    @property
+    def was_killed(self) -> bool:
+        """Somebody ended it for reasons of their own: neither its doing, nor ours."""
+        return not self._by_us and not self.was_starved and -(self._popen.poll() or 0) in _SENT
+
+    @property
+    def was_starved(self) -> bool:
+        """The kernel had too little memory, and most likely killed it for that."""
+        return self._popen.poll() == -signal.SIGKILL and memory_kills() > self._starved_before
+
     async def wait(self) -> int:
         """Wait for the end; returns the exit status, or minus the signal's number."""
         if self._popen.returncode is None:
@@ -75,10 +93,20 @@ class ChildProcess:
             with trio.move_on_after(GRACE) as patience:
                 await self.wait()
             if patience.cancelled_caught:
+                self._by_us = True
                 self._popen.kill()
             # SIGKILL cannot be refused: this wait ends.
             await self.wait()
         return self._popen.wait()
+
+
+def memory_kills() -> int:
+    """Return how many processes the kernel has killed for memory since the machine started; 0 where nobody tells."""
+    try:
+        counters = dict(line.split() for line in _COUNTERS.read_text().splitlines())
+        return int(counters["oom_kill"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def describe_exit(status: int) -> str:

@@ -103,7 +103,8 @@ class DeviceLink:
                     self._pulse.check_step(frame)
                 on_frame(frame)
         status = await self.process.end()
-        raise CudaContextPoisoned(f"the device process {describe_exit(status)}")
+        why = ", out of memory" if self.process.was_starved else ""
+        raise CudaContextPoisoned(f"the device process {describe_exit(status)}{why}", self.process.was_killed)
 
     async def watch(self) -> None:
         """Fail when the process falls silent.

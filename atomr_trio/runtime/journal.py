@@ -10,8 +10,10 @@ from .messages import Execute
 
 __all__ = ["Journal", "resumed"]
 
-_TRIALS = 2
-"""Deaths alone without a token that convict a request: one may be chance."""
+_OWN, _FROM_OUTSIDE, _PROOF = 3, 1, 6
+"""What deaths alone without a token weigh, and what convicts a request. It takes two that the engine died by itself,
+one of which may be chance, or six from outside: whoever kills means the engine and not a request, and may do so
+again and again. Kills that come sooner than the next token meet the same one more often than one would think."""
 
 _DOUBTS = 2
 """Deaths in a row without a token that make a request suspect: what kills from outside may strike twice, but to have
@@ -25,13 +27,13 @@ def resumed(batch: ExecuteBatch, told: tuple[int, ...]) -> ExecuteBatch:
 
 @define(eq=False)
 class _Entry:
-    """A request. ``fruitless``: how often in a row it died without a token; ``trials``: how often of these alone."""
+    """A request. ``fruitless``: how often in a row it died without a token; ``proof``: what those alone weigh."""
 
     execute: Execute
     submitted: bool = False
     had: int = 0
     fruitless: int = 0
-    trials: int = 0
+    proof: int = 0
 
     @property
     def told(self) -> tuple[int, ...]:
@@ -57,16 +59,16 @@ class _Entry:
         self.submitted, self.had = True, len(self.told)
         return evolve(self.execute, batch=resumed(self.execute.batch, self.told))
 
-    def die(self) -> None:
+    def die(self, weight: int) -> None:
         if self.progressed:
             self.acquit()
         else:
-            self.trials += self.on_trial
+            self.proof += weight * self.on_trial
             self.fruitless += 1
         self.submitted = False
 
     def acquit(self) -> None:
-        self.fruitless = self.trials = 0
+        self.fruitless = self.proof = 0
 
 
 @define
@@ -76,8 +78,8 @@ class Journal:
     What a context had when it died goes on in the next one, from the tokens that were told. Who got no token in
     between, twice in a row, is under suspicion: such requests go on one by one, the next when the last got a token. If
     the context dies then, the one on trial waits until another death can be afforded, and if it dies of it again, it is
-    guilty: it is not run any more. So a request that kills the engine each time costs the others pauses, and not the
-    engine.
+    guilty: it is not run any more. (Kills from outside prove less: there it takes six.) So a request that kills the
+    engine each time costs the others pauses, and not the engine.
 
     Its size is bounded by what the engine core admits: whoever adds a request drops it when it has ended.
 
@@ -116,14 +118,20 @@ class Journal:
         """Note that there is none: what comes meanwhile waits here."""
         self._open = False
 
-    def died(self, request_ids: tuple[str, ...], now: float) -> list[Execute]:
-        """Note that the context died with these requests in it; return those that are guilty of it."""
+    def died(self, request_ids: tuple[str, ...], now: float, *, from_outside: bool = False) -> list[Execute]:
+        """Note that the context died with these requests in it; return those that are guilty of it.
+
+        Args:
+            request_ids: who was in it.
+            now: the time.
+            from_outside: it was killed, perhaps for nothing that it did.
+        """
         self.closed()
         self._deaths.append(now)
         died = [self._entries[key] for key in request_ids if key in self._entries]
         for entry in died:
-            entry.die()
-        return self.drop(tuple(entry.execute.output.request_id for entry in died if entry.trials >= _TRIALS))
+            entry.die(_FROM_OUTSIDE if from_outside else _OWN)
+        return self.drop(tuple(entry.execute.output.request_id for entry in died if entry.proof >= _PROOF))
 
     def drop(self, request_ids: tuple[str, ...]) -> list[Execute]:
         """Forget requests; return them."""
@@ -143,7 +151,7 @@ class Journal:
         suspects = self._suspects
         if suspects and self.next_trial(now) <= now:
             # Who was on trial before comes last: the others are more likely to be innocent.
-            return [min(suspects, key=lambda one: one.trials).submit()]
+            return [min(suspects, key=lambda one: one.proof).submit()]
         return [one.submit() for one in self._entries.values() if not (one.submitted or one.suspect or one.ended)]
 
     def next_trial(self, now: float) -> float:

@@ -153,6 +153,7 @@ class WorkerActor(Actor[WorkerMsg]):
                 execute.output.fail(failure)
             self._journal.closed()
             return
-        for execute in self._journal.died(request_ids, trio.current_time()):
+        from_outside = isinstance(failure, CudaContextPoisoned) and failure.from_outside
+        for execute in self._journal.died(request_ids, trio.current_time(), from_outside=from_outside):
             log.error("request %s ends the engine each time it is run: it is not run again", execute.output.request_id)
             execute.output.fail(RequestQuarantined())

@@ -11,7 +11,7 @@ from atomr_trio.core import CudaContextPoisoned, ModelLoadError
 from atomr_trio.engine import frames
 from atomr_trio.engine.settings import EngineSettings
 from atomr_trio.runners import _link
-from atomr_trio.runners._child import ChildProcess, describe_exit
+from atomr_trio.runners._child import ChildProcess, describe_exit, memory_kills
 from atomr_trio.runners._link import Pulse, open_device, spawn_device
 
 CONFIGURE = frames.Configure(EngineSettings(load_format="dummy"))
@@ -63,7 +63,9 @@ def test_how_a_process_ended(status, text):
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
+        ("os.kill(os.getpid(), signal.SIGABRT)", "was ended by SIGABRT"),
+        ("peer.close(); time.sleep(60)", "was ended by SIGKILL"),
         ("sys.exit(3)", "exited with status 3"),
         ("peer.sendall(b'\\xff' * 64); time.sleep(60)", "garbage"),
         ("peer.sendall(frames.encode(frames.Pong(1))[:-1])", "exited with status 0"),
@@ -73,11 +75,43 @@ def test_how_a_process_ended(status, text):
     ],
 )
 async def test_every_way_to_die_is_a_poisoned_context(monkeypatch, body, text):
+    monkeypatch.setattr("atomr_trio.runners._child.GRACE", 0.5)
     stand_in(monkeypatch, body)
     received, failure = await collect()
     assert received == []
     assert isinstance(failure, CudaContextPoisoned)
     assert text in str(failure)
+    assert not failure.from_outside
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+async def test_who_is_killed_did_not_do_it_itself(monkeypatch, number):
+    stand_in(monkeypatch, f"os.kill(os.getpid(), {int(number)})")
+    _, failure = await collect()
+    assert failure.message == f"the device process was ended by {number.name}"
+    assert failure.from_outside
+
+
+async def test_who_takes_too_much_memory_did(monkeypatch, tmp_path):
+    counters = tmp_path / "vmstat"
+    counters.write_text("pgfault 12\noom_kill 3\n")
+    monkeypatch.setattr("atomr_trio.runners._child._COUNTERS", counters)
+    stand_in(monkeypatch, "peer.recv(1)\nos.kill(os.getpid(), signal.SIGKILL)")
+    link = spawn_device(CONFIGURE, Pulse())
+    counters.write_text("pgfault 12\noom_kill 4\n")
+    async with open_device(link):
+        with pytest.raises(CudaContextPoisoned, match="ended by SIGKILL, out of memory") as caught:
+            await link.read(lambda _frame: None)
+    assert not caught.value.from_outside
+
+
+@pytest.mark.parametrize("text", ["", "oom_kill", "oom_kill many\n", "pgfault 1\n", None])
+def test_a_kernel_that_does_not_count_has_killed_nobody(monkeypatch, tmp_path, text):
+    counters = tmp_path / "vmstat"
+    monkeypatch.setattr("atomr_trio.runners._child._COUNTERS", counters)
+    if text is not None:
+        counters.write_text(text)
+    assert memory_kills() == 0
 
 
 async def test_a_model_that_cannot_be_loaded_is_no_reason_to_try_again(monkeypatch):

@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from atomr_trio.core import ExecuteBatch, InferenceError, TokenChunk
 from atomr_trio.runtime.journal import Journal
@@ -24,7 +24,13 @@ class Lives(RuleBasedStateMachine):
         self.bad: set[str] = set()
         self.inside: set[str] = set()
         self.convicted: set[str] = set()
-        self.fruitless: dict[str, int] = {}
+        # Of each request: how the context died since it got a token; True: it was killed from outside.
+        self.fruitless: dict[str, list[bool]] = {}
+        self.bad_ones_get_it_killed = False
+
+    @initialize(killed=st.booleans())
+    def begins(self, killed):
+        self.bad_ones_get_it_killed = killed
 
     def take(self, due):
         for execute in due:
@@ -57,7 +63,7 @@ class Lives(RuleBasedStateMachine):
             return
         trial = self.journal.on_trial
         self.outputs[key].push(TokenChunk(token_ids=(len(self.outputs[key].tokens.token_ids),)))
-        self.fruitless[key] = 0
+        self.fruitless[key] = []
         if ends:
             self.outputs[key].finish()
             self.inside.discard(key)
@@ -75,16 +81,17 @@ class Lives(RuleBasedStateMachine):
             self.take(self.journal.due(self.now))
 
     @precondition(lambda self: self.open)
-    @rule(taken_up=st.booleans())
-    def dies(self, taken_up):
+    @rule(from_outside=st.booleans())
+    def dies(self, from_outside):
         self.open = False
-        guilty = self.journal.died(tuple(self.inside), self.now)
+        guilty = self.journal.died(tuple(self.inside), self.now, from_outside=from_outside)
         for key in self.inside:
-            self.fruitless[key] = self.fruitless.get(key, 0) + 1
+            self.fruitless.setdefault(key, []).append(from_outside)
         for execute in guilty:
             key = execute.output.request_id
-            # At least twice with others, and twice alone.
-            assert self.fruitless[key] >= 4
+            # At least twice with others, and then alone: twice of itself, or six times killed.
+            alone = self.fruitless[key][2:]
+            assert len(alone) + 2 * alone.count(False) >= 6
             self.convicted.add(key)
             execute.output.fail(InferenceError())
         self.inside.clear()
@@ -102,11 +109,11 @@ class Lives(RuleBasedStateMachine):
 
     def teardown(self):
         """Whoever is not bad gets to its end, with the bad ones killing the context whenever they are in it."""
-        for _ in range(4 * len(self.outputs) + 8):
+        for _ in range(8 * len(self.outputs) + 8):
             if not self.open:
                 self.opens()
             if self.inside & self.bad:
-                self.dies(True)
+                self.dies(self.bad_ones_get_it_killed)
             for key in sorted(self.inside):
                 self.outputs[key].push(TokenChunk(token_ids=(0,)))
                 self.outputs[key].finish()
@@ -116,7 +123,7 @@ class Lives(RuleBasedStateMachine):
             self.waits(61.0)
         assert all(output.ended for output in self.outputs.values())
         failed = {key for key, output in self.outputs.items() if output.error is not None}
-        # An innocent one only if it was there, without a token, at four deaths in a row.
+        # An innocent one only if it was there, without a token, at so many deaths in a row.
         assert failed == self.convicted
         assert {key for key in self.bad if self.outputs[key].cancel_reason is None} <= failed
 

@@ -24,12 +24,18 @@ from .kit import batch
 
 
 class Storyteller(ModelRunner):
-    """Tells one token a second; ``poison`` in the prompt ends the context at that token of that request."""
+    """Tells one token a second; ``poison`` in the prompt ends the context at that token of that request.
+
+    Args:
+        loading: seconds.
+        killed: such a request gets the context killed from outside.
+    """
 
     resumable = True
 
-    def __init__(self, loading=1.0):
+    def __init__(self, loading=1.0, *, killed=False):
         self.loading_s = loading
+        self.killed = killed
         self.taken = []
         self.sessions = 0
         self._broken = trio.Event()
@@ -59,7 +65,7 @@ class Storyteller(ModelRunner):
         for position in range(len(batch.generated), length):
             await trio.sleep(1)
             if position == poison:
-                raise CudaContextPoisoned("illegal address")
+                raise CudaContextPoisoned("illegal address", self.killed)
             out.push(TokenChunk(text_delta=f"{position} ", token_ids=(position,)))
 
 
@@ -153,10 +159,15 @@ def test_replicas_go_on_with_what_a_dead_one_leaves(requests, deaths, _seed):
 
 
 @settings(max_examples=40)
-@given(innocent=st.lists(st.integers(2, 12), max_size=4), position=st.integers(0, 3), _seed=st.random_module())
-def test_a_request_that_kills_the_engine_each_time_is_found_and_the_others_go_on(innocent, position, _seed):
+@given(
+    innocent=st.lists(st.integers(2, 12), max_size=4),
+    position=st.integers(0, 3),
+    killed=st.booleans(),
+    _seed=st.random_module(),
+)
+def test_a_request_that_kills_the_engine_each_time_is_found_and_the_others_go_on(innocent, position, killed, _seed):
     async def scenario():
-        runner, outcomes = Storyteller(), {}
+        runner, outcomes = Storyteller(killed=killed), {}
         async with cluster_of([runner]) as cluster, trio.open_nursery() as nursery:
             for number, length in enumerate(innocent):
                 nursery.start_soon(ask, cluster, outcomes, f"r{number}", length)
@@ -164,8 +175,8 @@ def test_a_request_that_kills_the_engine_each_time_is_found_and_the_others_go_on
         bad = outcomes.pop("bad")
         assert isinstance(bad, RequestQuarantined)
         assert outcomes == {f"r{number}": whole(length) for number, length in enumerate(innocent)}
-        # It may get tokens before the first death; then two with the others, and two alone.
-        assert runner.sessions <= 6
+        # It may get tokens before the first death; then two with the others, and two alone, or six.
+        assert runner.sessions <= (10 if killed else 6)
 
     simulate(scenario)
 
