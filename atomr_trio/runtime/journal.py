@@ -10,10 +10,11 @@ from .messages import Execute
 
 __all__ = ["Journal", "resumed"]
 
-_OWN, _FROM_OUTSIDE, _PROOF = 3, 1, 6
-"""What deaths alone without a token weigh, and what convicts a request. It takes two that the engine died by itself,
-one of which may be chance, or six from outside: whoever kills means the engine and not a request, and may do so
-again and again. Kills that come sooner than the next token meet the same one more often than one would think."""
+_OWN, _FROM_OUTSIDE, _PROOF = 3, 2, 12
+"""What deaths alone without a token weigh, and what convicts a request: four times that the engine died by itself, or
+six times that it was killed, for whoever kills means the engine and not a request. Half as many would do if deaths were
+rare. Those that come sooner than the next token meet the same request by chance more often than one would think. And
+where three are survived in a minute, two more are found out in the same minute."""
 
 _DOUBTS = 2
 """Deaths in a row without a token that make a request suspect: what kills from outside may strike twice, but to have
@@ -77,8 +78,8 @@ class Journal:
 
     What a context had when it died goes on in the next one, from the tokens that were told. Who got no token in
     between, twice in a row, is under suspicion: such requests go on one by one, the next when the last got a token. If
-    the context dies then, the one on trial waits until another death can be afforded, and if it dies of it again, it is
-    guilty: it is not run any more. (Kills from outside prove less: there it takes six.) So a request that kills the
+    the context dies then, the one on trial waits until another death can be afforded. If that happens four times, it
+    is guilty, and not run any more. (Kills from outside prove less: there it takes six.) So a request that kills the
     engine each time costs the others pauses, and not the engine.
 
     Its size is bounded by what the engine core admits: whoever adds a request drops it when it has ended.

@@ -89,9 +89,9 @@ class Lives(RuleBasedStateMachine):
             self.fruitless.setdefault(key, []).append(from_outside)
         for execute in guilty:
             key = execute.output.request_id
-            # At least twice with others, and then alone: twice of itself, or six times killed.
+            # At least twice with others, and then alone: four times of itself, or six times killed.
             alone = self.fruitless[key][2:]
-            assert len(alone) + 2 * alone.count(False) >= 6
+            assert 2 * len(alone) + alone.count(False) >= 12
             self.convicted.add(key)
             execute.output.fail(InferenceError())
         self.inside.clear()
