@@ -17,9 +17,13 @@ from .device_errors import fault_name
 from .device_state import DeviceState
 from .drawing import Drawing
 from .execution import StepExecutor
+from .kept_pages import KEEP, RESTORE, KeptPages, name_of
 from .kv_cache import CacheShape, init_kv
 from .loading import LoadedModel
+from .memory import page_bytes
 from .pace import Costs
+from .page_store import PageStore, read_key
+from .prefix_cache import PageHasher
 from .programs import ProgramBuilder
 from .scheduler import Scheduler, SchedulerLimits
 from .settings import EngineSettings
@@ -53,6 +57,7 @@ class Assembly:
         programs: that are compiled.
         first: shapes that are compiled at once.
         later: shapes that are compiled in quiet moments.
+        kept: pages that outlive the process, if any do.
     """
 
     model: LoadedModel
@@ -61,16 +66,20 @@ class Assembly:
     programs: CompileCache
     first: list[ProgramKey]
     later: list[ProgramKey]
+    kept: KeptPages | None = None
 
     def activate(self) -> None:
         """Allocate the cache, and begin to compile what the first requests do not need."""
         self.executor.state.allocate()
+        if self.kept is not None:
+            self.kept.restore()
         self.programs.prepare_when_quiet(self.later)
 
     def stand_by(self, goes_on: Callable[[], bool]) -> None:
         """Compile what streams in their first minute need, and run it once; the cache that this takes is let go of."""
         self.executor.state.allocate()
-        for key in (*self.first, *self.later[:_SOON]):
+        kept = () if self.kept is None else (KEEP, RESTORE)
+        for key in (*self.first, *kept, *self.later[:_SOON]):
             if goes_on():
                 self.programs.get(key)
                 self._run_dry([key])
@@ -93,11 +102,19 @@ class Assembly:
                 self.executor.state.rebuild()
 
 
-def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable[[int, int], None]) -> Assembly:
+def assemble(
+    settings: EngineSettings,
+    model: LoadedModel,
+    on_progress: Callable[[int, int], None],
+    pages_fd: int | None = None,
+) -> Assembly:
     """Make the parts and compile what the first requests need; `Assembly.activate` does the rest.
 
     Args:
+        settings: how.
+        model: what was loaded.
         on_progress: called with (programs compiled, programs in all).
+        pages_fd: a file for pages that are to outlive the process.
     """
     attend = choose_backend(settings.attention, model.device.platform, model.device.capability)
     chunk, chunk_busy, short, burst = _chunks(settings, model.device)
@@ -140,8 +157,24 @@ def assemble(settings: EngineSettings, model: LoadedModel, on_progress: Callable
     state = DeviceState(model.params, new_kv, partial(_new_view, sizes, page_size, heads), places)
     drawing = Drawing(model.served.sizes.vocab_size, buckets)
     executor = StepExecutor(state, programs, buckets, settings.page_size, drawing)
-    scheduler = Scheduler(limits, BlockPool(model.num_pages, settings.page_size))
-    return Assembly(model, scheduler, executor, programs, first, later)
+    pool = BlockPool(model.num_pages, settings.page_size)
+    open_store = None if pages_fd is None else _store_opener(settings, model, pages_fd)
+    if pages_fd is None or open_store is None:
+        return Assembly(model, Scheduler(limits, pool), executor, programs, first, later)
+    kept = KeptPages(pool, state, programs, open_store)
+    return Assembly(
+        model, Scheduler(limits, pool, PageHasher(read_key(pages_fd))), executor, programs, first, later, kept
+    )
+
+
+def _store_opener(settings: EngineSettings, model: LoadedModel, pages_fd: int) -> Callable[[], PageStore] | None:
+    # Elsewhere than on a CPU a copy goes over a bus, and what that costs has not been measured.
+    size = page_bytes(model.served.sizes, settings.page_size, model.dtype)
+    slots = min(model.num_pages, settings.kept_mib * 2**20 // size)
+    if not slots or not model.device.is_cpu or model.device.count > 1:
+        return None
+    name = name_of(model.params, f"{settings.page_size} {size} {model.dtype}")
+    return partial(PageStore.open, pages_fd, name, slots, size)
 
 
 def _new_view(config: CacheShape, page_size: int, sharding: NamedSharding | None, key: ProgramKey) -> View:

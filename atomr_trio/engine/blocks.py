@@ -7,12 +7,13 @@ least recently used first.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from attrs import define, field
 
 from .prefix_cache import PrefixIndex
 
-__all__ = ["GARBAGE_PAGE", "BlockPool", "pages_for"]
+__all__ = ["GARBAGE_PAGE", "BlockPool", "PageWatcher", "pages_for"]
 
 GARBAGE_PAGE = 0
 """Where padding writes to; never owned by a sequence."""
@@ -23,6 +24,18 @@ def pages_for(tokens: int, page_size: int) -> int:
     return -(-tokens // page_size)
 
 
+class PageWatcher(Protocol):
+    """Hears what becomes known of pages, and what must not be believed any more."""
+
+    def remembered(self, page: int, content: bytes, /) -> None:
+        """A page is full and computed, and found under this hash."""
+        ...
+
+    def disowned(self, contents: Iterable[bytes], /) -> None:
+        """What was computed under these hashes is in doubt."""
+        ...
+
+
 @define
 class BlockPool:
     """Pages ``1 .. num_pages``, who has which, and what is in them.
@@ -30,10 +43,12 @@ class BlockPool:
     Args:
         num_pages: pages that sequences can have; page 0 comes on top of them.
         page_size: tokens a page.
+        watcher: hears of their content; may be set later.
     """
 
     num_pages: int
     page_size: int
+    watcher: PageWatcher | None = None
     _holders: dict[int, int] = field(init=False, factory=dict[int, int])
     _free: "OrderedDict[int, None]" = field(init=False)
     _fences: dict[int, int] = field(init=False, factory=dict[int, int])
@@ -106,12 +121,18 @@ class BlockPool:
             ValueError: nobody has the page.
         """
         self._check_taken(page)
-        self._index.put(page, content)
+        if self._index.put(page, content) and self.watcher is not None:
+            self.watcher.remembered(page, content)
+
+    def holds(self, page: int, content: bytes) -> bool:
+        """This page is found under this hash."""
+        return self._index.holds(page, content)
 
     def forget(self, pages: Iterable[int]) -> None:
-        """Do not find these pages again."""
-        for page in pages:
-            self._index.forget(page)
+        """Do not find these pages again: what is in them is in doubt."""
+        forgotten = [self._index.forget(page) for page in pages]
+        if self.watcher is not None:
+            self.watcher.disowned([content for content in forgotten if content is not None])
 
     def forget_all(self) -> None:
         """Find nothing again: the content of all pages is lost."""

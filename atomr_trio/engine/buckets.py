@@ -40,6 +40,8 @@ Kind = Literal[
     "mask",
     "edit",
     "report",
+    "keep",
+    "restore",
 ]
 
 POOLED: dict[Pooling, Kind] = {"last": "ends", "mean": "sums"}
@@ -59,8 +61,9 @@ class ProgramKey:
             ``prefill`` (a chunk of each prompt), ``scored`` (the same, and the log probability of each of its next
             tokens), ``ends`` and ``sums`` (the same, and instead of logits the model's output itself: after each row's
             last token, or the sum of all), or ``sample`` (draws from what the others computed). ``mask`` and ``edit``
-            change logits before the draw, ``report`` adds the best tokens to what was drawn.
-        rows: sequences, ``B``.
+            change logits before the draw, ``report`` adds the best tokens to what was drawn. ``keep`` copies pages to
+            the host, ``restore`` back.
+        rows: sequences, ``B``, or pages that are copied.
         chunk: tokens a row, ``C``, also where they are drawn one after the other; for ``edit``, changed logits a row.
         pages: width of the page table, ``W``.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from attrs import frozen
 from jax.sharding import NamedSharding
 
-__all__ = ["Device", "first_device", "shapes_of", "wait_for", "zeros"]
+__all__ = ["Device", "first_device", "is_computed", "shapes_of", "wait_for", "zeros"]
 
 _T = TypeVar("_T")
 
@@ -90,6 +90,11 @@ def zeros(shapes: _T) -> _T:
         return jax.device_put(np.zeros(spec.shape, spec.dtype), spec.sharding)
 
     return cast("_T", jax.tree.map(allocate, shapes))
+
+
+def is_computed(array: jax.Array) -> bool:
+    """Say whether a program's result is there, without waiting for it."""
+    return cast("Any", array).is_ready()
 
 
 def wait_for(tree: _T) -> _T:

@@ -13,8 +13,9 @@ from .buckets import ProgramKey
 from .decode_loop import pack_loop
 from .decode_view import DecodeView
 from .device import zeros
+from .kv_cache import copy_out
 from .model import KV
-from .packing import Row, Rows, pack_steps
+from .packing import Ints, Row, Rows, pack_steps
 from .weights import Params
 
 __all__ = ["DeviceState", "Forwarded", "Looped", "Program"]
@@ -121,6 +122,20 @@ class DeviceState:
         view = self._view_for(evolve(key, kind="view"))
         view.arrays = fill(self._kv, view.arrays, np.zeros(1 + key.pages, np.int32))
         return view.arrays
+
+    def copy_out(self, program: Program, pages: Ints) -> jax.Array:
+        """Dispatch the copying of pages, i32 ``[N]``, to the host: see `kv_cache.copy_out`."""
+        return program(self._kv, pages)
+
+    def no_pages(self, count: int) -> Any:
+        """Return zeros, on the host, of the shape and dtype in which so many pages are copied."""
+        spec = jax.eval_shape(copy_out, self._kv, jax.ShapeDtypeStruct((count,), np.int32))
+        return np.zeros(spec.shape, spec.dtype)
+
+    def copy_in(self, program: Program, pages: Ints, content: Any) -> KV:
+        """Dispatch the copying of what `copy_out` returned into these pages; the array is not to be used again."""
+        self._kv = program(self._kv, pages, content)
+        return self._kv
 
     def loop(self, key: ProgramKey, program: Program, rows: list[Row]) -> Looped:
         """Dispatch a loop that reads pages."""

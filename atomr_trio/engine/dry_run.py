@@ -44,6 +44,11 @@ def _run(state: DeviceState, key: ProgramKey, program: Program, get: Callable[[P
             return state.decode_view(key, program, get(evolve(key, kind="fill")), []).waited
         case "views":
             return state.loop_view(key, program, get(evolve(key.once, kind="fill")), []).drawn
+        case "keep":
+            return state.copy_out(program, np.zeros(key.rows, np.int32))
+        case "restore":
+            _, pages, content = _inputs(program)
+            return state.copy_in(program, _nothing(pages), _nothing(content))
         case _:
             return program(*jax.tree.map(_nothing, _inputs(program)))
 

@@ -53,10 +53,12 @@ class Engine:
         settings: what to load, and the limits.
         on_dispatch: called before each step is sent to the device; what it raises counts as raised by the device. For
             tests that want to see it fail.
+        pages_fd: a file whose pages this engine begins with, and in which it keeps its own, within ``kept_mib``.
     """
 
     settings: EngineSettings
     on_dispatch: Callable[[], None] | None = None
+    pages_fd: int | None = None
     _loaded: Assembly | None = field(init=False, default=None)
     _stepper: Stepper | None = field(init=False, default=None)
     _scores: PromptScores = field(init=False, factory=PromptScores)
@@ -81,7 +83,7 @@ class Engine:
         model = load_model(self.settings, partial(on_progress, "weights"), alone=not standby)
         loaded = perf_counter()
         with _out_of_memory("the model does not fit into the device's memory"):
-            self._loaded = assemble(self.settings, model, partial(on_progress, "compile"))
+            self._loaded = assemble(self.settings, model, partial(on_progress, "compile"), self.pages_fd)
             self._stepper = Stepper(
                 self._loaded, self.settings.steps_ahead, self._scores, self._poolings, self._dispatching
             )
@@ -218,12 +220,16 @@ class Engine:
             result = self._pipeline.step(wait_for_programs=wait_for_programs)
         finally:
             engine.programs.set_busy(not engine.scheduler.idle)
+        if engine.kept is not None:
+            engine.kept.keep_up()
         ended, self._ended = self._ended, []
         return evolve(result, outputs=ended + result.outputs)
 
     def close(self) -> None:
         """Stop compiling in the background and let go of the model."""
         if self._loaded is not None:
+            if self._loaded.kept is not None:
+                self._loaded.kept.close()
             self._loaded.programs.close()
             self._loaded = self._stepper = None
 

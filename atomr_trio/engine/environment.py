@@ -35,13 +35,15 @@ def _python_path(base: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
-def child_command(fd: int, parent_pid: int) -> list[str]:
+def child_command(fd: int, parent_pid: int, pages_fd: int | None = None) -> list[str]:
     """Return the command that runs a device process on a socket it inherits.
 
     Args:
         fd: the socket's number, passed on (``pass_fds``).
         parent_pid: whose death ends the child.
+        pages_fd: a file that it inherits, too, for pages that outlive it.
     """
     # -P: the folder the server was started in stays off the path, or a stray queue.py in it would be imported.
     python = [sys.executable, "-P", "-m", "atomr_trio.engine.process"]
-    return [*python, "--fd", str(fd), "--parent-pid", str(parent_pid)]
+    kept = [] if pages_fd is None else ["--pages-fd", str(pages_fd)]
+    return [*python, "--fd", str(fd), "--parent-pid", str(parent_pid), *kept]

@@ -19,6 +19,8 @@ __all__ = [
     "LayerCache",
     "Slots",
     "activation_dtype",
+    "copy_in",
+    "copy_out",
     "find_slots",
     "init_kv",
     "read_pages",
@@ -106,6 +108,19 @@ def write_tokens(cache: jax.Array, slots: Slots, rows: jax.Array) -> jax.Array:
     if cache.dtype == jnp.uint16:
         rows = jax.lax.bitcast_convert_type(rows.astype(jnp.bfloat16), jnp.uint16)
     return cache.at[slots.page, :, slots.offset].set(rows.astype(cache.dtype))
+
+
+def copy_out(cache: KV, pages: jax.Array) -> jax.Array:
+    """Copy whole pages, ``i32 [N]``: ``[N, layers, 2, num_kv_heads, page_size, head_dim]``, keys before values."""
+    return jnp.stack([jnp.stack([layer[0][pages], layer[1][pages]], axis=1) for layer in cache], axis=1)
+
+
+def copy_in(cache: KV, pages: jax.Array, content: jax.Array) -> KV:
+    """Undo `copy_out`, with other page numbers perhaps; donate the cache."""
+    return [
+        (layer[0].at[pages].set(content[:, number, 0]), layer[1].at[pages].set(content[:, number, 1]))
+        for number, layer in enumerate(cache)
+    ]
 
 
 def read_pages(cache: jax.Array, tables: jax.Array) -> jax.Array:

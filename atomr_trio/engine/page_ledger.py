@@ -13,10 +13,15 @@ __all__ = ["PageLedger"]
 
 @define
 class PageLedger:
-    """Allots the pages of a pool to sequences, cached ones first."""
+    """Allots the pages of a pool to sequences, cached ones first.
+
+    Args:
+        pool: the pages.
+        hasher: names their content.
+    """
 
     pool: BlockPool
-    _hasher: PageHasher = field(init=False, factory=PageHasher)
+    _hasher: PageHasher = field(factory=PageHasher)
 
     def admit(self, sequence: Sequence, reserve: int) -> bool:
         """Give a sequence pages for all of its tokens, if ``reserve`` pages are free beyond them.
@@ -33,7 +38,9 @@ class PageLedger:
         sequence.remembered = len(found)
         sequence.num_computed = len(found) * self.pool.page_size
         if sequence.cached_tokens is None:
-            sequence.cached_tokens = min(sequence.num_computed, sequence.prompt_len)
+            # What an earlier process computed for this very answer was no saving.
+            known = 0 if sequence.is_resumed else sequence.num_computed
+            sequence.cached_tokens = min(known, sequence.prompt_len)
         return True
 
     def lacks(self, sequence: Sequence, steps: int = 1) -> int:

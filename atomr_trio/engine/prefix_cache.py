@@ -54,11 +54,17 @@ class PrefixIndex:
     def __contains__(self, page: int) -> bool:
         return page in self._hash_of
 
-    def put(self, page: int, content: bytes) -> None:
-        """Note a page's content. Of two pages with the same content the first is found; a page never changes."""
-        if page not in self._hash_of and content not in self._page_of:
+    def holds(self, page: int, content: bytes) -> bool:
+        """This page is found under this hash."""
+        return self._hash_of.get(page) == content
+
+    def put(self, page: int, content: bytes) -> bool:
+        """Note a page's content. False: it is not found, for another page has the same; a page never changes."""
+        new = page not in self._hash_of and content not in self._page_of
+        if new:
             self._page_of[content] = page
             self._hash_of[page] = content
+        return new
 
     def find(self, chain: Iterable[bytes]) -> list[int]:
         """Return the pages of the longest known beginning of a chain."""
@@ -70,11 +76,12 @@ class PrefixIndex:
             pages.append(page)
         return pages
 
-    def forget(self, page: int) -> None:
-        """Drop what is known of a page, if anything is."""
+    def forget(self, page: int) -> bytes | None:
+        """Drop what is known of a page; return its hash, if it had one."""
         content = self._hash_of.pop(page, None)
         if content is not None:
             del self._page_of[content]
+        return content
 
     def clear(self) -> None:
         """Drop everything."""

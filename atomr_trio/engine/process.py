@@ -33,12 +33,13 @@ def main(argv: list[str] | None = None) -> None:
     sys.setswitchinterval(_SWITCH_S)
     connection = Connection(socket.socket(fileno=arguments.fd))
     connection.start()
-    _serve(connection)
+    _serve(connection, arguments.pages_fd)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="atomr_trio.engine.process", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="number of the inherited socket")
+    parser.add_argument("--pages-fd", type=int, help="number of the inherited file for pages that outlive the process")
     parser.add_argument("--parent-pid", type=int, default=os.getppid(), help="whose death ends this process")
     return parser
 
@@ -60,7 +61,7 @@ def _silence() -> None:
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, pages_fd: int | None) -> None:
     code = EXIT_FATAL
     try:
         configure = connection.receive()
@@ -73,7 +74,7 @@ def _serve(connection: Connection) -> None:
         # Here and not above: importing jax takes a second, in which the reader already watches the socket.
         from .service import Service
 
-        Service(connection, configure, shorten_pauses).run()
+        Service(connection, configure, shorten_pauses, pages_fd).run()
     except ProtocolViolation as violation:
         sys.stderr.write(f"atomr-trio device process: {violation}\n")
         code = EXIT_VIOLATION

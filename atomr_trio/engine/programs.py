@@ -22,6 +22,7 @@ from .buckets import ProgramKey
 from .decode_loop import loop_pages, loop_view, loop_width
 from .draws import draw_and_keep, report
 from .edits import edit, edit_width
+from .kv_cache import copy_in, copy_out
 from .masks import mask_words, restrict
 from .model import KV
 from .packing import DRAW_WIDTH, step_width, unpack_steps
@@ -134,6 +135,12 @@ class ProgramBuilder:
             case "fill":
                 jitted = jax.jit(fill, donate_argnums=1, out_shardings=heads)
                 return jitted.lower(self._kv, self._view(key), self._whole(1 + key.pages))
+            case "keep":
+                return jax.jit(copy_out, out_shardings=whole).lower(self._kv, self._whole(key.rows))
+            case "restore":
+                content = jax.eval_shape(copy_out, self._kv, self._whole(key.rows))
+                jitted = jax.jit(copy_in, donate_argnums=0, out_shardings=heads)
+                return jitted.lower(self._kv, self._whole(key.rows), self._whole(*content.shape, dtype=content.dtype))
             case "view":
                 program = partial(compute_view, self._model, key)
                 jitted = jax.jit(program, donate_argnums=(1, 2), out_shardings=(heads, heads, whole))

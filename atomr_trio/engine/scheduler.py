@@ -21,6 +21,7 @@ from .blocks import BlockPool, pages_for
 from .frames import SequenceRequest
 from .pace import Costs, Pace
 from .page_ledger import PageLedger
+from .prefix_cache import PageHasher
 from .sequence import Sequence, SequenceState, finish_reason, is_exhausted
 from .step_plan import Accepted, Chunk, SentStep, Share, StepPlan
 
@@ -79,10 +80,16 @@ class Scheduler:
     Whoever has the lower rank (arrival, plus ``ageing`` for each level of priority) is admitted sooner and gives its
     pages up later; a rank never changes. The pool must have room for one sequence of ``max_model_len``: then the
     running sequence of the lowest rank can always go on, and so every request ends.
+
+    Args:
+        limits: of a step and of the queue.
+        pool: the pages.
+        hasher: names what they hold.
     """
 
     limits: SchedulerLimits
     pool: BlockPool
+    _hasher: PageHasher = field(factory=PageHasher)
     waiting: list[Sequence] = field(init=False, factory=list[Sequence])
     running: list[Sequence] = field(init=False, factory=list[Sequence])
     preemptions: int = field(init=False, default=0)
@@ -96,7 +103,7 @@ class Scheduler:
 
     def __attrs_post_init__(self) -> None:
         self.max_running = self.limits.max_num_seqs
-        self._ledger = PageLedger(self.pool)
+        self._ledger = PageLedger(self.pool, self._hasher)
         self._pace = Pace(self.limits.pace)
         if pages_for(self.limits.max_model_len, self.pool.page_size) > self.pool.num_pages:
             raise ValueError("the pool is too small for one sequence of max_model_len")

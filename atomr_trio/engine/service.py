@@ -88,11 +88,13 @@ class Service:
         connection: with the server.
         configure: its first frame.
         on_load: called when the model is there, before anybody is told.
+        pages_fd: a file for pages that outlive the process.
     """
 
     _connection: Connection
     _configure: Configure
     _on_load: Callable[[], None] = field(default=_nothing)
+    _pages_fd: int | None = None
     _engine: Engine = field(init=False)
     _guides: Guides = field(init=False)
     _send_step: Callable[[Step], None] = field(init=False)
@@ -102,7 +104,7 @@ class Service:
     _frames: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
-        self._engine = Engine(self._configure.settings)
+        self._engine = Engine(self._configure.settings, pages_fd=self._pages_fd)
         self._send_step = self._connection.send
 
     def run(self) -> None:

@@ -33,6 +33,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
         max_waiting: requests that may wait for a place; the next one is refused.
         warm_pooling: programs for embeddings of this kind are compiled with the others; ``None``: when they are wanted.
         cache_dir: folder of the persistent compilation cache; ``None``: no cache. Its content is trusted code.
+        kept_mib: most memory, in MiB, for copies of pages that outlive the process; 0: there are none.
         seed: of the random weights of ``dummy``.
 
     Raises:
@@ -55,6 +56,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
     max_waiting: int = 1024
     warm_pooling: Pooling | None = None
     cache_dir: str | None = None
+    kept_mib: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,6 +65,7 @@ class EngineSettings(msgspec.Struct, frozen=True, array_like=True, kw_only=True)
         _check_at_least(1, "tensor_parallel", self.tensor_parallel)
         for name in ("max_num_seqs", "page_size", "prefill_chunk", "prefill_chunk_busy", "max_waiting"):
             _check_at_least(1, name, getattr(self, name))
+        _check_at_least(0, "kept_mib", self.kept_mib)
         for name in ("max_model_len", "kv_tokens"):
             _check_at_least(2, name, getattr(self, name))
         if self.decode_steps != "auto":

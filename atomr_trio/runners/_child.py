@@ -35,8 +35,8 @@ class ChildProcess:
     _starved_before: int = field(factory=lambda: memory_kills(), init=False)
 
     @classmethod
-    def spawn(cls, command: Sequence[str], *, env: Mapping[str, str], pass_fd: int) -> "ChildProcess":
-        """Start a process with one extra descriptor.
+    def spawn(cls, command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int]) -> "ChildProcess":
+        """Start a process with these descriptors besides the usual ones.
 
         It gets a session of its own: Ctrl-C in the terminal is for the parent, which decides what it means. Its
         standard output goes to our standard error, so that a command's output stays clean.
@@ -46,7 +46,7 @@ class ChildProcess:
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=sys.__stderr__,
-            pass_fds=(pass_fd,),
+            pass_fds=pass_fds,
             start_new_session=True,
         )
         return cls(popen)

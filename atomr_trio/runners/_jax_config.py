@@ -44,6 +44,8 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         spare: a second process that stands by for the death of the first: ``imported``, without touching the device;
             ``loaded``, with weights and programs, as far as memory allows; ``none``. ``auto``: ``loaded`` on a CPU,
             ``imported`` elsewhere.
+        kept_mib: on a CPU, most memory, in MiB, for copies of what was computed of open answers, which outlive the
+            device process: after a kill only the last few tokens of each are computed again. 0: all of them are.
         faults: what shall go wrong in the device process, for tests: the arguments of a ``DeviceFaultPlan``.
     """
 
@@ -63,6 +65,7 @@ class JaxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     silence_timeout: float = 30.0
     step_timeout: float = 60.0
     spare: SpareChoice = "auto"
+    kept_mib: int = 256
     faults: DeviceFaultPlan | None = None
 
     @property
@@ -135,4 +138,5 @@ def engine_settings(model: str, config: JaxConfig, deployment: Deployment) -> En
         decode_steps=config.decode_steps,
         warm_pooling=config.settled_pooling if config.warm_embeddings else None,
         cache_dir=str(cache_dir() / "compiled") if config.compile_cache else None,
+        kept_mib=config.kept_mib,
     )

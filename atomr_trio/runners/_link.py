@@ -146,8 +146,13 @@ def _fatal(frame: frames.Fatal) -> InferenceError:
     return CudaContextPoisoned(frame.message)
 
 
-def spawn_device(configure: frames.Configure, pulse: Pulse) -> DeviceLink:
+def spawn_device(configure: frames.Configure, pulse: Pulse, pages_fd: int | None = None) -> DeviceLink:
     """Start a device process and connect to it; it is the caller's to close.
+
+    Args:
+        configure: what it is told first.
+        pulse: judges whether it lives.
+        pages_fd: a file for pages that outlive it.
 
     Raises:
         Unrecoverable: the process cannot be started at all.
@@ -155,8 +160,9 @@ def spawn_device(configure: frames.Configure, pulse: Pulse) -> DeviceLink:
     ours, theirs = socket.socketpair()
     with theirs:
         try:
-            command = child_command(theirs.fileno(), os.getpid())
-            process = ChildProcess.spawn(command, env=child_environment(os.environ), pass_fd=theirs.fileno())
+            command = child_command(theirs.fileno(), os.getpid(), pages_fd)
+            passed = [theirs.fileno(), *([] if pages_fd is None else [pages_fd])]
+            process = ChildProcess.spawn(command, env=child_environment(os.environ), pass_fds=passed)
         except OSError as error:
             ours.close()
             raise Unrecoverable("the device process cannot be started") from error

@@ -31,6 +31,7 @@ from ._grammar_check import GrammarCheck
 from ._jax_config import JaxConfig, codec_of, engine_settings, find_model, own_codec, with_pooling
 from ._left import LeftBehind
 from ._link import DeviceLink, Pulse, open_device, spawn_device
+from ._pages import PagesFile
 from ._prompt_details import PromptDetails
 from ._sequence import OpenSequence, rejection, sequence_request
 from ._spare import Spare, standing_by
@@ -58,6 +59,7 @@ class JaxLocalRunner(ModelRunner):
         self._config = config
         self._link: DeviceLink | None = None
         self._spare = Spare(self._spawn_spare)
+        self._pages = PagesFile(config.kept_mib > 0)
         self._sessions = 0
         self._open: dict[int, OpenSequence] = {}
         self._left = LeftBehind()
@@ -137,11 +139,15 @@ class JaxLocalRunner(ModelRunner):
 
     @asynccontextmanager
     async def lifetime(self) -> AsyncGenerator[None]:
-        """See to it that a spare process stands by, once a session has begun."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._spare.run)
-            yield
-            nursery.cancel_scope.cancel(reason="the replica stops")
+        """See to it that a spare process stands by, once a session has begun, and keep what sessions leave for it."""
+        self._pages.outlives_sessions = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._spare.run)
+                yield
+                nursery.cancel_scope.cancel(reason="the replica stops")
+        finally:
+            self._pages.close()
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[None]:
@@ -173,6 +179,9 @@ class JaxLocalRunner(ModelRunner):
                 nursery.cancel_scope.cancel(reason="the session is over")
         finally:
             self._link = self._informed = None
+            # Only who was killed was sound until then.
+            was_sound = any(isinstance(one, CudaContextPoisoned) and one.from_outside for one in failures[:1])
+            self._pages.session_over(keep=was_sound)
         if failures:
             raise failures[0]
 
@@ -238,13 +247,14 @@ class JaxLocalRunner(ModelRunner):
         faults = [] if self._config.faults is None else list(self._config.faults.session(self._sessions))
         self._sessions += 1
         spare = self._spare.take(frames.Activate(faults))
-        return spare or spawn_device(frames.Configure(self._settings, faults=faults), self._new_pulse())
+        return spare or spawn_device(frames.Configure(self._settings, faults=faults), self._new_pulse(), self._pages.fd)
 
     def _new_pulse(self) -> Pulse:
         return Pulse(self._config.silence_timeout, self._config.step_timeout)
 
     def _spawn_spare(self) -> DeviceLink:
-        return spawn_device(standing_by(self._settings, self._config.spare, self.device), self._new_pulse())
+        configure = standing_by(self._settings, self._config.spare, self.device)
+        return spawn_device(configure, self._new_pulse(), self._pages.fd)
 
     async def _wait_ready(self) -> None:
         while not self._ready.is_set():

@@ -25,7 +25,7 @@ peer = socket.socket(fileno=int(sys.argv[1]))
 
 def stand_in(monkeypatch, body):
     """Let `open_device` start a small script in place of the engine."""
-    command = lambda fd, _parent: [sys.executable, "-c", PRELUDE + body, str(fd)]  # noqa: E731
+    command = lambda fd, _parent, _pages: [sys.executable, "-c", PRELUDE + body, str(fd)]  # noqa: E731
     monkeypatch.setattr(_link, "child_command", command)
 
 
@@ -155,6 +155,6 @@ async def test_a_process_that_will_not_leave_is_killed(monkeypatch):
     command = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"]
     read, write = os.pipe()
     with os.fdopen(read), os.fdopen(write):
-        process = ChildProcess.spawn(command, env=os.environ, pass_fd=write)
+        process = ChildProcess.spawn(command, env=os.environ, pass_fds=[write])
         assert await process.end() == -signal.SIGKILL
         assert await process.wait() == -signal.SIGKILL
