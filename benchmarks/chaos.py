@@ -299,6 +299,7 @@ def common(options: argparse.Namespace) -> dict[str, Any]:
         "max_restarts": 10**6,
         "dtype": options.dtype,
         "kv_tokens": options.streams * 256,
+        "kept_mib": options.kept_mib,
     }
 
 
@@ -358,6 +359,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=10, help="faults of each seed")
     parser.add_argument("--spare", default="auto", choices=["auto", "none", "imported", "loaded"])
     parser.add_argument("--settled", action="store_true", help="kill only where a spare process stands by")
+    parser.add_argument("--kept-mib", type=int, default=256, help="memory for pages that outlive the process")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-from contextlib import suppress
 
 from attrs import define, field
 
@@ -52,13 +51,15 @@ class PagesFile:
 
 
 def _make() -> int | None:
-    fd = os.memfd_create("atomr-trio-pages", os.MFD_CLOEXEC)
+    # Without it answers are computed again, that is all.
+    try:
+        fd = os.memfd_create("atomr-trio-pages", os.MFD_CLOEXEC)
+    except OSError:
+        return None
     try:
         os.write(fd, secrets.token_bytes(KEY_BYTES))
         os.ftruncate(fd, HEAD_BYTES)
     except OSError:
-        # Without memory for it answers are computed again, that is all.
-        with suppress(OSError):
-            os.close(fd)
+        os.close(fd)
         return None
     return fd
