@@ -180,19 +180,23 @@ def test_weights_are_told_apart_by_any_of_their_arrays():
 def test_those_who_run_stay_when_there_is_no_more_room(programs_dir, file):
     file.outlives_sessions = True
     with engine_on(file, programs_dir) as engine:
-        kept = engine._loaded.kept
-        size = len(kept._vacant)
-        # As many slots as one long sequence and a half has pages.
-        del kept._vacant[24:]
-        engine.add(request(1, range(3, 30), 30))
-        run(engine)
-        engine.add(request(2, range(40, 67), 30))
-        told, _ = run(engine, 26)
-    assert size > 24
+        vacant = engine._loaded.kept._vacant
+        assert len(vacant) > 24
+        del vacant[24:]
+        # The first one runs all the time and has the oldest pages; those of the second are given up for the third.
+        engine.add(request(1, range(3, 30), 36))
+        told, _ = run(engine, 8)
+        engine.add(request(2, range(70, 97), 3))
+        engine.add(request(3, range(40, 67), 20))
+        more, _ = run(engine, 22)
+        assert len(vacant) == 0
+        assert open_ones(engine) == {1, 3}
+    told = told[1] + more[1]
     with engine_on(file, programs_dir) as engine:
-        engine.add(request(2, range(40, 67), len(told[2]) + 1, generated=told[2]))
+        engine.add(request(1, range(3, 30), len(told) + 1, generated=told))
+        engine.add(request(3, range(40, 67), len(more[3]) + 1, generated=more[3]))
         _, rows = run(engine)
-        assert rows <= 3 * PAGE
+        assert rows <= 2 * 3 * PAGE
 
 
 def test_nothing_is_kept_without_memory_for_it(programs_dir, file, monkeypatch):
