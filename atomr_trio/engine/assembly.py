@@ -78,8 +78,7 @@ class Assembly:
     def stand_by(self, goes_on: Callable[[], bool]) -> None:
         """Compile what streams in their first minute need, and run it once; the cache that this takes is let go of."""
         self.executor.state.allocate()
-        kept = () if self.kept is None else (KEEP, RESTORE)
-        for key in (*self.first, *kept, *self.later[:_SOON]):
+        for key in (*self.first, *self._copies, *self.later[:_SOON]):
             if goes_on():
                 self.programs.get(key)
                 self._run_dry([key])
@@ -87,9 +86,13 @@ class Assembly:
 
     def use_quiet(self) -> bool:
         """Run one of the programs that are compiled, dry; false if all have been run."""
-        waiting = [key for key in (*self.first, *self.later) if not self.executor.has_run(key)]
+        waiting = [key for key in (*self._copies, *self.first, *self.later) if not self.executor.has_run(key)]
         self._run_dry([key for key in waiting if key in self.programs.compiled][:1])
         return bool(waiting)
+
+    @property
+    def _copies(self) -> list[ProgramKey]:
+        return [] if self.kept is None else [KEEP, RESTORE]
 
     def _run_dry(self, keys: list[ProgramKey]) -> None:
         try:

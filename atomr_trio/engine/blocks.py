@@ -28,7 +28,7 @@ class PageWatcher(Protocol):
     """Hears what becomes known of pages, and what must not be believed any more."""
 
     def remembered(self, page: int, content: bytes, /) -> None:
-        """A page is full and computed, and found under this hash."""
+        """A page that somebody has is full and computed, and found under this hash: new, or had by one more."""
         ...
 
     def disowned(self, contents: Iterable[bytes], /) -> None:
@@ -113,6 +113,9 @@ class BlockPool:
             self._free.pop(page, None)
             self._fenced.discard(page)
             self._holders[page] = 1
+            content = self._index.content(page)
+            if content is not None and self.watcher is not None:
+                self.watcher.remembered(page, content)
 
     def remember(self, page: int, content: bytes) -> None:
         """Note the hash of a page that is full and computed.
@@ -126,7 +129,11 @@ class BlockPool:
 
     def holds(self, page: int, content: bytes) -> bool:
         """This page is found under this hash."""
-        return self._index.holds(page, content)
+        return self._index.content(page) == content
+
+    def is_live(self, page: int, content: bytes) -> bool:
+        """Somebody has this page, and it is found under this hash."""
+        return page in self._holders and self.holds(page, content)
 
     def forget(self, pages: Iterable[int]) -> None:
         """Do not find these pages again: what is in them is in doubt."""
@@ -136,7 +143,9 @@ class BlockPool:
 
     def forget_all(self) -> None:
         """Find nothing again: the content of all pages is lost."""
-        self._index.clear()
+        forgotten = self._index.clear()
+        if self.watcher is not None:
+            self.watcher.disowned(forgotten)
 
     def give_back(self, pages: Sequence[int], after: int = 0) -> None:
         """Let go of pages, in the order of their tokens.

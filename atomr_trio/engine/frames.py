@@ -138,7 +138,8 @@ class SequenceOutput(msgspec.Struct, frozen=True, array_like=True):
         token_ids: the new tokens; the one that ended the sequence is the last of them.
         logprobs: the log probability (raw distribution, natural log) of each new token, if asked for.
         finish_reason: set on the last output of a sequence and only there.
-        cached_tokens: how many prompt tokens were found in the cache; the same in all outputs of a sequence.
+        cached_tokens: how many prompt tokens were found in the cache; the same in all outputs of a sequence. 0 if it
+            began with ``generated`` tokens.
         prompt_logprobs: with the first token, if asked for: one value per prompt token, ``None`` for the first.
         top_logprobs: for each new token the most likely tokens in its place, best first, if asked for.
         prompt_top_logprobs: the same for each prompt token, with the first token of the answer; none for the first one.

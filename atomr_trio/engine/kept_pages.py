@@ -2,13 +2,12 @@
 """Full pages are copied to where they outlive the process, and the next process finds them in its prefix cache.
 
 So after a kill nothing but the last, incomplete page of each open answer is computed again. A copy is a program like
-any other: it is dispatched between two steps and read when it is done, and no step waits for it.
+any other: it is dispatched between two steps, takes the device a few milliseconds, and is read when it is done.
 """
 
 import logging
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from itertools import islice
 from typing import Any
 
 import jax
@@ -63,7 +62,8 @@ class _Copy:
 class KeptPages:
     """Keeps the pages of a pool in a store.
 
-    Pages that a sequence has stay there. The others' slots are taken when there is no other left, the oldest first.
+    Pages that a sequence has are copied, and stay there. The others' slots are taken when there is no other left, the
+    oldest first.
 
     Args:
         pool: whose pages.
@@ -91,8 +91,12 @@ class KeptPages:
             logger.warning("no pages are kept for the next process (%s)", error.strerror)
             return
         found = list(store.contents())[: self._pool.free]
-        for start in range(0, len(found), _AT_ONCE):
-            self._restore(store, found[start : start + _AT_ONCE])
+        pages = self._pool.take(len(found)) or []
+        for start in range(0, len(pages), _AT_ONCE):
+            end = start + _AT_ONCE
+            self._restore(store, pages[start:end], found[start:end])
+        # All at once: those in the first slots are beginnings, and have to live longest.
+        self._pool.give_back(pages)
         used = {slot for slot, _ in self._kept.values()}
         self._vacant = [slot for slot in reversed(range(store.slots)) if slot not in used]
         self._pool.watcher = self
@@ -107,7 +111,7 @@ class KeptPages:
             if self._copying is not None and is_computed(self._copying.array):
                 copy, self._copying = self._copying, None
                 self._write(store, copy)
-            if self._copying is None and self._noted and KEEP in self._programs.compiled:
+            if self._copying is None and self._noted and KEEP in self._programs.compiled and self._has_room:
                 self._begin_copy()
         except Exception as error:
             # Whatever is wrong with the device, the next step meets it. Here it only costs a copy.
@@ -117,10 +121,13 @@ class KeptPages:
     def remembered(self, page: int, content: bytes) -> None:
         """Note that a page is to be kept."""
         slot, _ = self._kept.get(content, (None, None))
-        if slot is None:
-            self._noted[content] = page
-        else:
+        if slot is not None:
             self._kept[content] = slot, page
+            return
+        self._noted[content] = page
+        if len(self._noted) > 2 * self._pool.num_pages:
+            # Copies do not come after: what nobody has any more is dropped.
+            self._noted = {name: number for name, number in self._noted.items() if self._pool.is_live(number, name)}
 
     def disowned(self, contents: Iterable[bytes]) -> None:
         """Let the next process not find these."""
@@ -138,8 +145,7 @@ class KeptPages:
             self._store.close()
             self._store = None
 
-    def _restore(self, store: PageStore, found: list[tuple[int, bytes]]) -> None:
-        pages = self._pool.take(len(found)) or []
+    def _restore(self, store: PageStore, pages: list[int], found: list[tuple[int, bytes]]) -> None:
         ids = np.zeros(_AT_ONCE, np.int32)
         ids[: len(pages)] = pages
         # A new array each time: the device may read it where it is.
@@ -149,18 +155,18 @@ class KeptPages:
             self._pool.remember(page, name)
             self._kept[name] = slot, page
         self._state.copy_in(self._programs.get(RESTORE), ids, content)
-        self._pool.give_back(pages)
 
     def _begin_copy(self) -> None:
-        batch = [(page, content) for content, page in islice(self._noted.items(), _AT_ONCE)]
-        for _, content in batch:
-            del self._noted[content]
-        current = [(page, content) for page, content in batch if self._pool.holds(page, content)]
-        if not current:
-            return
-        ids = np.zeros(_AT_ONCE, np.int32)
-        ids[: len(current)] = [page for page, _ in current]
-        self._copying = _Copy(current, self._state.copy_out(self._programs.get(KEEP), ids))
+        batch: list[tuple[int, bytes]] = []
+        while self._noted and len(batch) < _AT_ONCE:
+            content = next(iter(self._noted))
+            page = self._noted.pop(content)
+            if self._pool.is_live(page, content):
+                batch.append((page, content))
+        if batch:
+            ids = np.zeros(_AT_ONCE, np.int32)
+            ids[: len(batch)] = [page for page, _ in batch]
+            self._copying = _Copy(batch, self._state.copy_out(self._programs.get(KEEP), ids))
 
     def _write(self, store: PageStore, copy: _Copy) -> None:
         data = np.asarray(copy.array)
@@ -171,12 +177,18 @@ class KeptPages:
                 store.write(slot, content, memoryview(data[row]).cast("B"))
                 self._kept[content] = slot, page
 
+    @property
+    def _has_room(self) -> bool:
+        return bool(self._vacant) or self._given_up is not None
+
+    @property
+    def _given_up(self) -> bytes | None:
+        """What was kept for longest of what nobody has any more."""
+        return next((name for name, (_, page) in self._kept.items() if not self._pool.is_live(page, name)), None)
+
     def _slot(self) -> int | None:
         """Return a slot to write to, if there is one: nobody gives way who is still running."""
         if self._vacant:
             return self._vacant.pop()
-        for content, (slot, page) in self._kept.items():
-            if not (self._pool.holders(page) and self._pool.holds(page, content)):
-                del self._kept[content]
-                return slot
-        return None
+        given_up = self._given_up
+        return None if given_up is None else self._kept.pop(given_up)[0]

@@ -54,9 +54,9 @@ class PrefixIndex:
     def __contains__(self, page: int) -> bool:
         return page in self._hash_of
 
-    def holds(self, page: int, content: bytes) -> bool:
-        """This page is found under this hash."""
-        return self._hash_of.get(page) == content
+    def content(self, page: int) -> bytes | None:
+        """Return the hash under which a page is found."""
+        return self._hash_of.get(page)
 
     def put(self, page: int, content: bytes) -> bool:
         """Note a page's content. False: it is not found, for another page has the same; a page never changes."""
@@ -83,7 +83,9 @@ class PrefixIndex:
             del self._page_of[content]
         return content
 
-    def clear(self) -> None:
-        """Drop everything."""
+    def clear(self) -> list[bytes]:
+        """Drop everything; return the hashes."""
+        dropped = list(self._page_of)
         self._page_of.clear()
         self._hash_of.clear()
+        return dropped

@@ -37,7 +37,8 @@ class Sequence:
         pending: tokens that steps on the device draw.
         chain: hashes of the full pages of ``tokens``, as far as anybody asked.
         remembered: pages whose hash the pool was told, or that were found by it.
-        cached_tokens: prompt tokens that were found in the cache when it was admitted first; ``None`` until then.
+        cached_tokens: prompt tokens that were found in the cache when it was admitted first, 0 if it goes on with an
+            answer of an earlier process; ``None`` until then.
         life: counts how often it lost its pages; what a step computed for an earlier life is void.
         last_step: the last step that it took part in.
         reads_answer: what its next token may be depends on its answer, which has to be known on the host for it.

@@ -66,6 +66,10 @@ class ChildProcess:
         """Somebody ended it for reasons of their own: neither its doing, nor ours."""
         return not self._by_us and not self.was_starved and -(self._popen.poll() or 0) in _SENT
 
+    def lives_now(self) -> None:
+        """Note that whomever the kernel has killed for memory by now, it was not this process. To be called often."""
+        self._starved_before = memory_kills()
+
     @property
     def was_starved(self) -> bool:
         """The kernel had too little memory, and most likely killed it for that."""

@@ -114,6 +114,7 @@ class DeviceLink:
         """
         self._pulse.beat(trio.current_time())
         while True:
+            self.process.lives_now()
             await trio.sleep(self._pulse.silence / 4)
             self._pulse.check(trio.current_time())
 

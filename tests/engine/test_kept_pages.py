@@ -199,6 +199,64 @@ def test_those_who_run_stay_when_there_is_no_more_room(programs_dir, file):
         assert rows <= 2 * 3 * PAGE
 
 
+def test_what_is_found_in_the_cache_is_kept_like_what_is_computed(programs_dir, file):
+    file.outlives_sessions = True
+    with engine_on(file, programs_dir) as engine:
+        del engine._loaded.kept._vacant[18:]
+        prompt = list(range(3, 30))
+        engine.add(request(1, prompt, 30))
+        run(engine)
+        # Its slots go to another one; its pages are still in the cache when somebody asks the same again.
+        engine.add(request(2, range(40, 67), 30))
+        run(engine)
+        engine.add(request(3, prompt, 30, temperature=2.0))
+        told, rows = run(engine, 20)
+        assert rows < len(prompt)
+    with engine_on(file, programs_dir) as engine:
+        engine.add(request(3, prompt, len(told[3]) + 1, temperature=2.0, generated=told[3]))
+        _, rows = run(engine)
+        assert rows <= 3 * PAGE
+
+
+def test_beginnings_are_the_last_to_go(programs_dir, file):
+    file.outlives_sessions = True
+    with engine_on(file, programs_dir) as engine:
+        engine.add(request(1, range(3, 30), 30))
+        run(engine)
+    with engine_on(file, programs_dir) as engine:
+        pool = engine._loaded.scheduler.pool
+        cached = pool.cached
+        assert cached >= 12
+        pool.take(pool.free - 4)
+        assert pool.cached == 4
+        chain = [engine._loaded.scheduler._hasher.root("")]
+        for start in range(3, 19, PAGE):
+            chain.append(engine._loaded.scheduler._hasher.page(chain[-1], range(start, start + PAGE)))
+        assert len(pool.find(chain[1:])) == 4
+
+
+def test_after_the_pages_are_lost_none_is_kept(programs_dir, file):
+    file.outlives_sessions = True
+    with engine_on(file, programs_dir) as engine:
+        engine.add(request(1, range(3, 30), 30))
+        run(engine)
+        kept = engine._loaded.kept
+        assert kept._kept
+        engine._loaded.scheduler.restart_all()
+        assert not kept._kept
+        assert not list(kept._store.contents())
+
+
+def test_a_backlog_of_copies_is_bounded(programs_dir, file):
+    with engine_on(file, programs_dir, kv_tokens=MAX_LEN) as engine:
+        engine._loaded.kept._programs._compiled.pop(KEEP)
+        pages = engine._loaded.scheduler.pool.num_pages
+        for number in range(20):
+            engine.add(request(number, range(3 + number, 50 + number), 4))
+            run(engine)
+            assert len(engine._loaded.kept._noted) <= 2 * pages
+
+
 def test_nothing_is_kept_without_memory_for_it(programs_dir, file, monkeypatch):
     def full(*_):
         raise OSError(12, "Cannot allocate memory")

@@ -105,6 +105,22 @@ async def test_who_takes_too_much_memory_did(monkeypatch, tmp_path):
     assert not caught.value.from_outside
 
 
+async def test_who_was_starved_long_ago_was_somebody_else(monkeypatch, tmp_path):
+    counters = tmp_path / "vmstat"
+    counters.write_text("oom_kill 3\n")
+    monkeypatch.setattr("atomr_trio.runners._child._COUNTERS", counters)
+    stand_in(monkeypatch, "peer.recv(1)\nos.kill(os.getpid(), signal.SIGKILL)")
+    link = spawn_device(CONFIGURE, Pulse())
+    counters.write_text("oom_kill 4\n")
+    async with open_device(link), trio.open_nursery() as nursery:
+        nursery.start_soon(link.watch)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(CudaContextPoisoned, match=r"ended by SIGKILL$") as caught:
+            await link.read(lambda _frame: None)
+        nursery.cancel_scope.cancel()
+    assert caught.value.from_outside
+
+
 @pytest.mark.parametrize("text", ["", "oom_kill", "oom_kill many\n", "pgfault 1\n", None])
 def test_a_kernel_that_does_not_count_has_killed_nobody(monkeypatch, tmp_path, text):
     counters = tmp_path / "vmstat"
