@@ -161,23 +161,15 @@ def assemble(
     drawing = Drawing(model.served.sizes.vocab_size, buckets)
     executor = StepExecutor(state, programs, buckets, settings.page_size, drawing)
     pool = BlockPool(model.num_pages, settings.page_size)
-    open_store = None if pages_fd is None else _store_opener(settings, model, pages_fd)
-    if pages_fd is None or open_store is None:
-        return Assembly(model, Scheduler(limits, pool), executor, programs, first, later)
-    kept = KeptPages(pool, state, programs, open_store)
-    return Assembly(
-        model, Scheduler(limits, pool, PageHasher(read_key(pages_fd))), executor, programs, first, later, kept
-    )
-
-
-def _store_opener(settings: EngineSettings, model: LoadedModel, pages_fd: int) -> Callable[[], PageStore] | None:
-    # Elsewhere than on a CPU a copy goes over a bus, and what that costs has not been measured.
-    size = page_bytes(model.served.sizes, settings.page_size, model.dtype)
+    size = page_bytes(sizes, page_size, model.dtype)
     slots = min(model.num_pages, settings.kept_mib * 2**20 // size)
-    if not slots or not model.device.is_cpu or model.device.count > 1:
-        return None
-    name = name_of(model.params, f"{settings.page_size} {size} {model.dtype}")
-    return partial(PageStore.open, pages_fd, name, slots, size)
+    # Elsewhere than on a CPU a copy goes over a bus, and what that costs has not been measured.
+    if pages_fd is None or not slots or not model.device.is_cpu or model.device.count > 1:
+        return Assembly(model, Scheduler(limits, pool), executor, programs, first, later)
+    name = name_of(model.params, f"{page_size} {size} {model.dtype}")
+    kept = KeptPages(pool, state, programs, partial(PageStore.open, pages_fd, name, slots, size))
+    scheduler = Scheduler(limits, pool, PageHasher(read_key(pages_fd)))
+    return Assembly(model, scheduler, executor, programs, first, later, kept)
 
 
 def _new_view(config: CacheShape, page_size: int, sharding: NamedSharding | None, key: ProgramKey) -> View:

@@ -21,6 +21,15 @@ _SENT = {signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGQUIT, signal.SI
 """Signals that somebody sends. The others are what a process gets for its own doing."""
 
 
+def memory_kills() -> int:
+    """Return how many processes the kernel has killed for memory since the machine started; 0 where nobody tells."""
+    try:
+        counters = dict(line.split() for line in _COUNTERS.read_text().splitlines())
+        return int(counters["oom_kill"])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
 @define
 class ChildProcess:
     """A spawned process.
@@ -32,7 +41,7 @@ class ChildProcess:
 
     _popen: "subprocess.Popen[bytes]"
     _by_us: bool = field(default=False, init=False)
-    _starved_before: int = field(factory=lambda: memory_kills(), init=False)
+    _starved_before: int = field(factory=memory_kills, init=False)
 
     @classmethod
     def spawn(cls, command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int]) -> "ChildProcess":
@@ -102,15 +111,6 @@ class ChildProcess:
             # SIGKILL cannot be refused: this wait ends.
             await self.wait()
         return self._popen.wait()
-
-
-def memory_kills() -> int:
-    """Return how many processes the kernel has killed for memory since the machine started; 0 where nobody tells."""
-    try:
-        counters = dict(line.split() for line in _COUNTERS.read_text().splitlines())
-        return int(counters["oom_kill"])
-    except (OSError, ValueError, KeyError):
-        return 0
 
 
 def describe_exit(status: int) -> str:

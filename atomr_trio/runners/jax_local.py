@@ -180,8 +180,8 @@ class JaxLocalRunner(ModelRunner):
         finally:
             self._link = self._informed = None
             # Only who was killed was sound until then.
-            was_sound = any(isinstance(one, CudaContextPoisoned) and one.from_outside for one in failures[:1])
-            self._pages.session_over(keep=was_sound)
+            cause = failures[0] if failures else None
+            self._pages.session_over(keep=isinstance(cause, CudaContextPoisoned) and cause.from_outside)
         if failures:
             raise failures[0]
 

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -97,8 +96,7 @@ from atomr_trio.engine.page_store import PageStore
 store = PageStore.open(int(sys.argv[1]), {NAME!r}, 3, 1 << 20)
 for number in count(1):
     store.write(number % 3, number.to_bytes(16, "big"), number.to_bytes(4, "big") * (1 << 18))
-    if number == 3:
-        print("begun", flush=True)
+    print(number, flush=True)
 """
 
 
@@ -108,8 +106,9 @@ def test_a_writer_that_is_killed_leaves_only_whole_pages():
         for _ in range(20):
             command = [sys.executable, "-c", WRITER, str(fd)]
             with subprocess.Popen(command, pass_fds=[fd], stdout=subprocess.PIPE) as writer:
-                writer.stdout.readline()
-                time.sleep(rng.uniform(0, 0.02))
+                # It writes on while these are read.
+                for _ in range(rng.randint(3, 40)):
+                    writer.stdout.readline()
                 writer.send_signal(signal.SIGKILL)
             store = PageStore.open(fd, NAME, 3, 1 << 20)
             for slot, found in store.contents():
